@@ -1,0 +1,5 @@
+//! Leasehold: a secrets broker.
+
+pub mod crypto;
+pub mod storage;
+pub mod types;

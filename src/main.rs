@@ -1,0 +1,2 @@
+//! Leasehold.
+fn main() {}

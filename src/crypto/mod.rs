@@ -1,4 +1,17 @@
 //! Ciphers, keys and secret sharing. Pure: no I/O, no clock, no storage. The only cipher calls.
+//!
+//! ```text
+//! unseal key (shares, key file, KMS) ─ wraps ─▶ root key ─ seals ─▶ keyring: KEK terms and a seed
+//!                                                                     │               │
+//!                                     KEK wraps one fresh DEK per record              HKDF labels
+//!                                     DEK encrypts that record's body, once           │
+//!                                                                   blind tags, token hashes, audit
+//! ```
 
+pub mod aead;
 pub mod blind;
 pub mod envelope;
+mod kdf;
+pub mod keyring;
+pub mod root;
+pub mod shamir;

@@ -1,0 +1,108 @@
+//! Why the core did not do what it was asked: one variant for each thing a caller can do about it.
+//!
+//! The text that leaves the server and the cause that stays inside are separate: `Display` is the
+//! outside text, `source()` and the `reason` fields are for the audit and the log.
+
+use crate::storage::StorageError;
+use crate::types::path::PathError;
+use crate::types::secret::RandomError;
+use crate::types::time::Ttl;
+
+use super::fields::FieldError;
+
+/// A failed operation.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// No working audit sink took the entry, so nothing may be answered.
+    #[error("the audit log does not accept entries")]
+    AuditUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The caller may not. The answer says no more than that.
+    #[error("permission denied")]
+    Denied {
+        /// Why, for the audit alone.
+        reason: String,
+    },
+    /// A field is missing or malformed.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// Revocations are held back until an administrator releases the hold.
+    #[error("revocations are on hold: {0}")]
+    Held(String),
+    /// Something in here broke; the caller can only report the request id.
+    #[error("internal error")]
+    Internal {
+        /// What broke, for the log alone.
+        reason: String,
+    },
+    /// The request makes no sense, for the reason given.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is nothing at that path.
+    #[error("not found")]
+    NotFound,
+    /// The store was never initialised.
+    #[error("the server is not initialized")]
+    NotInitialized,
+    /// Too much at once; nothing was done.
+    #[error("the server is overloaded, try again")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Ttl,
+    },
+    /// The path is not canonical.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The server is sealed.
+    #[error("Vault is sealed")]
+    Sealed,
+    /// The store did not do its part.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A cap or quota is reached.
+    #[error("{message}")]
+    TooMany {
+        /// Which one.
+        message: String,
+        /// When to try again.
+        retry_after: Ttl,
+    },
+    /// The path does not serve that operation.
+    #[error("unsupported operation")]
+    Unsupported,
+    /// A system behind us cannot be reached or does not answer; trying again can help.
+    #[error("{target} is unavailable: {message}")]
+    Upstream {
+        /// Which system.
+        target: String,
+        /// What it said, free of secrets.
+        message: String,
+    },
+}
+
+impl CoreError {
+    /// A bad request, for the reason given.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+
+    /// A denial whose reason only the audit sees.
+    pub fn denied(reason: impl Into<String>) -> Self {
+        Self::Denied { reason: reason.into() }
+    }
+
+    /// A bad field; never put the field's value into `problem`.
+    pub fn field(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field(FieldError::new(name, problem))
+    }
+
+    /// Something that should not happen; the reason goes to the log.
+    pub fn internal(reason: impl Into<String>) -> Self {
+        Self::Internal { reason: reason.into() }
+    }
+}
+
+impl From<RandomError> for CoreError {
+    fn from(error: RandomError) -> Self {
+        Self::internal(error.to_string())
+    }
+}

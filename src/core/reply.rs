@@ -1,0 +1,169 @@
+//! What the core answers, before it is put into an envelope.
+
+use serde_json::{Map, Value};
+
+use crate::types::id::{Accessor, EntityId, LeaseId};
+use crate::types::secret::SecretString;
+use crate::types::time::{Timestamp, Ttl};
+
+/// What kind of success it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Done, with or without data (200, or 204 when there is nothing to say).
+    #[default]
+    Ok,
+    /// Taken on, not finished yet (202).
+    Accepted,
+    /// The thing is gone, but there is something to say about it (404 with data).
+    Gone,
+}
+
+/// How the data is laid out in the answer.
+#[derive(Debug, Default)]
+pub enum Shape {
+    /// In the usual envelope.
+    #[default]
+    Envelope,
+    /// In the envelope, and its fields at the top level as well (some `sys/` routes).
+    EnvelopeAndTop,
+    /// The data alone.
+    Bare,
+    /// Not JSON at all.
+    Raw {
+        /// Media type.
+        content_type: &'static str,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// A whole envelope made earlier: an unwrapped answer.
+    Sealed(Box<Value>),
+}
+
+/// A token that was issued with this answer.
+#[derive(Debug)]
+pub struct AuthReply {
+    /// The token itself: it exists in clear for this one answer.
+    pub client_token: SecretString,
+    /// Its handle.
+    pub accessor: Accessor,
+    /// All policies in force.
+    pub policies: Vec<String>,
+    /// Those that come from the token.
+    pub token_policies: Vec<String>,
+    /// Those that come from the entity and its groups.
+    pub identity_policies: Vec<String>,
+    /// What the method noted about the caller.
+    pub metadata: Map<String, Value>,
+    /// Lifetime.
+    pub lease_duration: Ttl,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// The owner.
+    pub entity_id: Option<EntityId>,
+    /// `service` or `batch`.
+    pub token_type: &'static str,
+    /// Whether it has no parent.
+    pub orphan: bool,
+    /// How often it can be used; 0 is without limit.
+    pub num_uses: u64,
+}
+
+/// A lease that was issued or renewed with this answer.
+#[derive(Clone, Debug)]
+pub struct LeaseReply {
+    /// Its id.
+    pub id: LeaseId,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// Lifetime from now.
+    pub duration: Ttl,
+}
+
+/// A wrapping token that stands for this answer.
+#[derive(Debug)]
+pub struct WrapReply {
+    /// The token.
+    pub token: SecretString,
+    /// Its handle.
+    pub accessor: Accessor,
+    /// How long it can be unwrapped.
+    pub ttl: Ttl,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The path of the request whose answer it holds.
+    pub creation_path: String,
+    /// Accessor of the token inside, if one is.
+    pub wrapped_accessor: Option<Accessor>,
+}
+
+/// An answer.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// What kind of success.
+    pub status: Status,
+    /// The data.
+    pub data: Option<Map<String, Value>>,
+    /// What the caller should know although it worked.
+    pub warnings: Vec<String>,
+    /// A token issued.
+    pub auth: Option<AuthReply>,
+    /// A lease issued.
+    pub lease: Option<LeaseReply>,
+    /// The token that stands for the real answer.
+    pub wrap: Option<WrapReply>,
+    /// How it is laid out.
+    pub shape: Shape,
+}
+
+impl Reply {
+    /// Success without anything to say (204).
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Success with data. Anything but an object becomes no data.
+    pub fn data(value: Value) -> Self {
+        Self {
+            data: match value {
+                Value::Object(map) => Some(map),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_) => None,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// A list of names under `keys`, as LIST answers.
+    pub fn keys(names: Vec<String>) -> Self {
+        Self::data(serde_json::json!({ "keys": names }))
+    }
+
+    /// A token.
+    pub fn auth(auth: AuthReply) -> Self {
+        Self { auth: Some(auth), ..Self::default() }
+    }
+
+    /// The same with another layout.
+    #[must_use]
+    pub fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same with a further warning.
+    #[must_use]
+    pub fn warn(mut self, warning: impl Into<String>) -> Self {
+        self.warnings.push(warning.into());
+        self
+    }
+}

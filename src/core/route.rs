@@ -1,0 +1,192 @@
+//! The one table that routes requests, checks fields, and describes the API.
+
+use std::collections::BTreeMap;
+
+use super::operation::Operation;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A caller whose policies grant the operation.
+    Caller,
+    /// As [`Access::Caller`], and the policies must grant `sudo` as well.
+    Sudo,
+    /// Anybody who reaches the listener: log-ins.
+    Public,
+}
+
+/// The form of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Any JSON value.
+    Any,
+    /// True or false.
+    Boolean,
+    /// Seconds, or text such as `1h30m`.
+    Duration,
+    /// A whole number.
+    Integer,
+    /// A list of strings.
+    List,
+    /// An object.
+    Map,
+    /// Text that is never answered, logged or audited in clear.
+    Secret,
+    /// Text.
+    Text,
+}
+
+/// One field of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its form.
+    pub kind: FieldKind,
+    /// What it means, in one line.
+    pub about: &'static str,
+}
+
+/// Shorthand for tables of fields.
+pub const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> FieldSpec {
+    FieldSpec { name, kind, about }
+}
+
+/// One route below a mount.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteSpec {
+    /// Its name, unique within the engine: the stem of the operation id.
+    pub name: &'static str,
+    /// Segments; `:name` takes one segment, a final `*name` takes the rest (possibly nothing).
+    pub pattern: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it serves. A route that is written to lists `Update`, and `Create` too when it tells
+    /// the two apart.
+    pub operations: &'static [Operation],
+    /// The fields it knows, of all its operations. Others are answered with a warning, unless the
+    /// list holds one called `*`: then the route takes any field.
+    pub fields: &'static [FieldSpec],
+}
+
+impl RouteSpec {
+    /// Whether `operation` is served; `Create` is served wherever `Update` is.
+    pub fn serves(&self, operation: Operation) -> bool {
+        self.operations.contains(&operation)
+            || (operation == Operation::Create && self.operations.contains(&Operation::Update))
+    }
+
+    /// Whether `field` is known here, in the pattern or in the list of fields.
+    pub fn knows_field(&self, name: &str) -> bool {
+        self.fields.iter().any(|f| f.name == name || f.name == "*")
+            || self
+                .pattern
+                .split('/')
+                .any(|part| part.strip_prefix([':', '*']).is_some_and(|param| param == name))
+    }
+
+    fn capture<'p>(&self, path: &'p str) -> Option<Params<'p>> {
+        let mut params = BTreeMap::new();
+        let mut rest = path;
+        let mut done = path.is_empty();
+        for part in self.pattern.split('/').filter(|part| !part.is_empty()) {
+            if let Some(name) = part.strip_prefix('*') {
+                params.insert(name, rest);
+                return Some(Params(params));
+            }
+            if done {
+                return None;
+            }
+            let (segment, tail) = match rest.split_once('/') {
+                Some((segment, tail)) => (segment, tail),
+                None => (rest, ""),
+            };
+            done = segment.len() == rest.len();
+            rest = tail;
+            match part.strip_prefix(':') {
+                Some(name) => {
+                    params.insert(name, segment);
+                }
+                None if part == segment => {}
+                None => return None,
+            }
+        }
+        done.then_some(Params(params))
+    }
+}
+
+/// What a route's pattern captured from the path.
+#[derive(Clone, Debug, Default)]
+pub struct Params<'p>(BTreeMap<&'static str, &'p str>);
+
+impl<'p> Params<'p> {
+    /// A captured parameter; empty when the pattern has none of that name.
+    pub fn get(&self, name: &str) -> &'p str {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'p str)> + '_ {
+        self.0.iter().map(|(name, value)| (*name, *value))
+    }
+}
+
+/// Finds the first route in `table` whose pattern matches `path`, the path below the mount. A slash
+/// at the end does not count for patterns without a rest parameter.
+pub fn find<'p>(table: &'static [RouteSpec], path: &'p str) -> Option<(&'static RouteSpec, Params<'p>)> {
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    table.iter().find_map(|route| {
+        let subject = if route.pattern.contains('*') { path } else { trimmed };
+        route.capture(subject).map(|params| (route, params))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static TABLE: &[RouteSpec] = &[
+        spec("config", "config"),
+        spec("role", "roles/:name"),
+        spec("roles", "roles"),
+        spec("data", "data/*path"),
+        spec("rest", "*path"),
+    ];
+
+    const fn spec(name: &'static str, pattern: &'static str) -> RouteSpec {
+        RouteSpec {
+            name,
+            pattern,
+            summary: "",
+            access: Access::Caller,
+            operations: &[Operation::Read, Operation::Update],
+            fields: &[],
+        }
+    }
+
+    fn found(path: &str) -> (&'static str, Vec<(&'static str, &str)>) {
+        let (route, params) = find(TABLE, path).unwrap();
+        (route.name, params.iter().collect())
+    }
+
+    #[test]
+    fn patterns_capture_segments_and_rests() {
+        assert_eq!(found("config"), ("config", vec![]));
+        assert_eq!(found("roles/x"), ("role", vec![("name", "x")]));
+        assert_eq!(found("roles/"), ("roles", vec![]));
+        assert_eq!(found("roles"), ("roles", vec![]));
+        assert_eq!(found("roles/x/y"), ("rest", vec![("path", "roles/x/y")]));
+        assert_eq!(found("data/a/b"), ("data", vec![("path", "a/b")]));
+        assert_eq!(found("data/a/"), ("data", vec![("path", "a/")]));
+        assert_eq!(found("data/"), ("data", vec![("path", "")]));
+        assert_eq!(found(""), ("rest", vec![("path", "")]));
+    }
+
+    #[test]
+    fn create_is_served_where_update_is() {
+        assert!(TABLE[0].serves(Operation::Create));
+        assert!(!TABLE[0].serves(Operation::Delete));
+    }
+}

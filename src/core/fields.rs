@@ -102,7 +102,9 @@ impl Fields {
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
         };
-        value.map(Some).ok_or_else(|| FieldError::new(name, "must be a whole number, zero or above"))
+        value
+            .map(Some)
+            .ok_or_else(|| FieldError::new(name, "must be a whole number, zero or above"))
     }
 
     /// True or false, also as text.
@@ -146,7 +148,11 @@ impl Fields {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(
-                text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|p| !p.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
             )),
             other => self.sequence(name, other).map(Some),
         }
@@ -189,9 +195,13 @@ impl Fields {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
-            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-                Err(FieldError::new(name, "must be an object"))
-            }
+            Some(
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_),
+            ) => Err(FieldError::new(name, "must be an object")),
         }
     }
 
@@ -272,7 +282,8 @@ mod tests {
 
     #[test]
     fn spellings_of_stock_clients_are_accepted() {
-        let f = fields(json!({"n": "5", "t": "true", "l": "a, b", "m": ["k=v=w"], "d": 60, "z": null}));
+        let f =
+            fields(json!({"n": "5", "t": "true", "l": "a, b", "m": ["k=v=w"], "d": 60, "z": null}));
         assert_eq!(f.integer("n"), Ok(Some(5)));
         assert_eq!(f.boolean("t"), Ok(Some(true)));
         assert_eq!(f.list("l"), Ok(Some(vec!["a".into(), "b".into()])));

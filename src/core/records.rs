@@ -195,7 +195,12 @@ impl Records {
     /// decrypted in memory.
     pub fn new(storage: Arc<dyn Storage>, keyring: Arc<Keyring>, cache_bytes: u64) -> Self {
         let blind = keyring.blind_key();
-        Self { storage, keyring: ArcSwap::new(keyring), blind, cache: RecordCache::new(cache_bytes) }
+        Self {
+            storage,
+            keyring: ArcSwap::new(keyring),
+            blind,
+            cache: RecordCache::new(cache_bytes),
+        }
     }
 
     /// The store below. For what has no names: sequence, due times, metadata.
@@ -228,8 +233,7 @@ impl Records {
 
     /// The row key of a name.
     pub fn key(&self, at: &FullName) -> RowKey {
-        let name =
-            self.blind.tag(at.namespace, at.kind.0, Purpose::Name, at.name.as_bytes());
+        let name = self.blind.tag(at.namespace, at.kind.0, Purpose::Name, at.name.as_bytes());
         RowKey { namespace: at.namespace, kind: at.kind, name }
     }
 
@@ -278,8 +282,12 @@ impl Records {
     /// # Errors
     /// When the row does not open: it was damaged, moved or swapped.
     pub fn open(&self, row: &Row) -> Result<Record, CoreError> {
-        let plain = envelope::open(&self.keyring.load(), &context(row.key, row.parent, row.rev), &row.sealed)
-            .map_err(|_| CoreError::internal("a stored record does not open with its key"))?;
+        let plain = envelope::open(
+            &self.keyring.load(),
+            &context(row.key, row.parent, row.rev),
+            &row.sealed,
+        )
+        .map_err(|_| CoreError::internal("a stored record does not open with its key"))?;
         let broken = || CoreError::internal("a stored record has no name");
         let (length, rest) = plain.expose().split_first_chunk::<2>().ok_or_else(broken)?;
         let (name, body) =
@@ -300,8 +308,8 @@ impl Records {
         name: &str,
         body: &[u8],
     ) -> Result<SealedRecord, CoreError> {
-        let length = u16::try_from(name.len())
-            .map_err(|_| CoreError::invalid("the name is too long"))?;
+        let length =
+            u16::try_from(name.len()).map_err(|_| CoreError::invalid("the name is too long"))?;
         let mut plain = Zeroizing::new(Vec::with_capacity(2 + name.len() + body.len()));
         plain.extend_from_slice(&length.to_be_bytes());
         plain.extend_from_slice(name.as_bytes());
@@ -420,7 +428,11 @@ impl Records {
         Ok(())
     }
 
-    async fn plan(&self, batch: &Batch, fresh: bool) -> Result<(Vec<Change>, Vec<RowKey>), CoreError> {
+    async fn plan(
+        &self,
+        batch: &Batch,
+        fresh: bool,
+    ) -> Result<(Vec<Change>, Vec<RowKey>), CoreError> {
         let mut plan = Plan::default();
         for step in &batch.steps {
             let key = self.key(&step.at);
@@ -432,7 +444,8 @@ impl Records {
             match (&step.action, rev) {
                 (Action::Put { body, due_at, labels }, _) => {
                     let expect = rev.map_or(Expect::Absent, Expect::Rev);
-                    let row = self.row(&step.at, key, rev.map_or(1, |r| r + 1), body, *due_at, labels)?;
+                    let row =
+                        self.row(&step.at, key, rev.map_or(1, |r| r + 1), body, *due_at, labels)?;
                     if rev.is_none() {
                         self.plan_dirs(&mut plan, &step.at, fresh).await?;
                     }

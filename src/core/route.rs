@@ -135,7 +135,10 @@ impl<'p> Params<'p> {
 
 /// Finds the first route in `table` whose pattern matches `path`, the path below the mount. A slash
 /// at the end does not count for patterns without a rest parameter.
-pub fn find<'p>(table: &'static [RouteSpec], path: &'p str) -> Option<(&'static RouteSpec, Params<'p>)> {
+pub fn find<'p>(
+    table: &'static [RouteSpec],
+    path: &'p str,
+) -> Option<(&'static RouteSpec, Params<'p>)> {
     let trimmed = path.strip_suffix('/').unwrap_or(path);
     table.iter().find_map(|route| {
         let subject = if route.pattern.contains('*') { path } else { trimmed };

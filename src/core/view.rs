@@ -67,7 +67,10 @@ impl View {
     ///
     /// # Errors
     /// When the store fails, or the value does not parse.
-    pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Entry<T>>, CoreError> {
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Entry<T>>, CoreError> {
         let record = self.records.get(&self.full_name(name)).await?;
         record.as_ref().map(entry).transpose()
     }

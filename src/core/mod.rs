@@ -3,6 +3,7 @@
 mod cache;
 pub mod error;
 pub mod fields;
+pub mod audit;
 pub mod operation;
 pub mod records;
 pub mod reply;

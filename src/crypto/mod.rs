@@ -10,6 +10,7 @@
 
 pub mod aead;
 pub mod blind;
+pub mod digest;
 pub mod envelope;
 mod kdf;
 pub mod keyring;

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod core;
 pub mod crypto;
+pub mod engines;
 pub mod storage;
 pub mod types;

@@ -15,4 +15,5 @@ pub mod envelope;
 mod kdf;
 pub mod keyring;
 pub mod root;
+pub mod scram;
 pub mod shamir;

@@ -3,6 +3,11 @@
 //! One shape for everything (see [`Row`]), one way to change it ([`Storage::commit`]), on SQLite and
 //! on PostgreSQL alike. What the rows mean is the business of `core::records`.
 
+mod migrate;
+mod row;
+pub mod sqlite;
+mod timing;
+
 use async_trait::async_trait;
 
 use crate::crypto::blind::Tag;
@@ -88,8 +93,9 @@ pub enum Change {
         /// Parent tag of the children.
         parent: Tag,
     },
-    /// Fails with [`StorageError::Limit`] unless fewer than `max` rows of `kind` carry `label`. Exact
-    /// under concurrency.
+    /// Fails with [`StorageError::Limit`] unless fewer than `max` rows of `kind` carry `label`, judged
+    /// after the changes that precede it in the batch: it belongs before the row that it makes room
+    /// for. Exact among concurrent batches that all ask it.
     RequireFewer {
         /// Tenant.
         namespace: NamespaceId,
@@ -97,7 +103,7 @@ pub enum Change {
         kind: Kind,
         /// The label.
         label: Tag,
-        /// The number that may not be reached before this batch.
+        /// The number that may not be reached already.
         max: u64,
     },
     /// Writes a clear metadata value (the seal configuration, the schema's owner, …). `None` deletes.
@@ -151,7 +157,7 @@ pub enum StorageError {
     #[error("the store is overloaded")]
     Busy,
     /// No space left, or the volume is read-only. Nothing was changed.
-    #[error("the store cannot write: {0}")]
+    #[error("the store cannot write: no space, or read-only")]
     Full(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store cannot be reached or answered with an error. A commit may or may not have happened.
     #[error("the store failed")]
@@ -159,6 +165,10 @@ pub enum StorageError {
     /// The store holds something this build does not understand, or a damaged row.
     #[error("the store holds something unexpected: {0}")]
     Corrupt(String),
+    /// Said while opening only: another server holds the store, or its address, directory or
+    /// certificate authority is unusable. The text names what, and never holds a password.
+    #[error("the store cannot be opened: {0}")]
+    CannotOpen(String),
     /// The schema is newer than this build.
     #[error(
         "the store has schema version {found}, this build knows up to {known}; use a newer build"
@@ -218,7 +228,8 @@ pub trait Storage: Send + Sync + 'static {
     async fn next_due(&self, kind: Kind) -> Result<Option<Timestamp>, StorageError>;
 
     /// Claims rows of `kind` that are due at or before `now` and not claimed beyond `now`, for `node`
-    /// until `claim_until`, earliest first. Two nodes never hold a claim on the same row at once.
+    /// until `claim_until`, earliest first. Two nodes never hold a claim on the same row at once. A
+    /// claim changes no revision; a claim on a store that only one process can open ends with it.
     async fn claim(
         &self,
         kind: Kind,
@@ -231,7 +242,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Counts rows of `kind` in all, and those due at or before `until`.
     async fn count(&self, kind: Kind, until: Timestamp) -> Result<KindCount, StorageError>;
 
-    /// Rows of any kind whose data key is wrapped by a term below `term`, for re-wrapping, in key order.
+    /// Rows of any kind whose data key is wrapped by a term below `term`, for re-wrapping, in key order
+    /// after the cursor. `limit` is capped at [`PAGE_ROWS_MAX`], here and wherever there is one.
     async fn wrapped_below(
         &self,
         term: u32,
@@ -258,7 +270,8 @@ pub trait Storage: Send + Sync + 'static {
     /// `sqlite` or `postgresql`, as `sys/seal-status` names it.
     fn name(&self) -> &'static str;
 
-    /// Changes made by other nodes. A store with one node never sends.
+    /// Changes made by other nodes. A store with one node never sends. A receiver that fell behind
+    /// (`RecvError::Lagged`) has to act as on [`Invalidation::Everything`].
     fn invalidations(&self) -> tokio::sync::broadcast::Receiver<Invalidation>;
 
     /// Finishes what is queued and closes.

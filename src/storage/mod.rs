@@ -4,6 +4,7 @@
 //! on PostgreSQL alike. What the rows mean is the business of `core::records`.
 
 mod migrate;
+pub mod open;
 mod row;
 pub mod sqlite;
 mod timing;

@@ -106,32 +106,3 @@ async fn full_queues_answer_busy_at_once_and_lose_nothing_they_accepted() {
     store.close().await;
     assert!(matches!(store.sequence().await, Err(StorageError::Unavailable(_))));
 }
-
-#[test]
-fn a_group_that_fails_leaves_the_connection_ready_for_the_next() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("s.db");
-    let _lock = file::prepare(&path).unwrap();
-    let mut db = file::connect_to_write(&path).unwrap();
-    file::migrate(&mut db).unwrap();
-    let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-    // The file may not grow: what does not fit fails as on a full disk.
-    db.pragma_update(None, "max_page_count", pages).unwrap();
-    let big = |name| {
-        let mut change = put(name);
-        if let Change::Put { row, .. } = &mut change {
-            let mut bytes = row.sealed.as_bytes().to_vec();
-            bytes.resize(100_000, 0);
-            row.sealed = SealedRecord::from_stored(bytes).unwrap();
-        }
-        change
-    };
-    assert!(matches!(
-        apply::batch(&db, &[big(1)]),
-        Err(apply::ApplyError::Sqlite(error))
-            if matches!(failed(error), StorageError::Full(_))
-    ));
-    assert!(db.is_autocommit());
-    db.pragma_update(None, "max_page_count", i64::from(u32::MAX - 1)).unwrap();
-    apply::batch(&db, &[big(1)]).unwrap();
-}

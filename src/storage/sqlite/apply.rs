@@ -2,9 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::row::{
-    check_next_rev, labels_from_bytes, labels_to_bytes, rev_to_sql,
-};
+use super::super::row::{check_next_rev, labels_from_bytes, labels_to_bytes, rev_to_sql};
 use super::{Change, Kind, Row, RowKey, StorageError, read};
 use crate::crypto::blind::Tag;
 use crate::crypto::envelope::SealedRecord;
@@ -38,8 +36,7 @@ const INSERT: &str = "INSERT INTO record \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
 const PRESENT: &str = "SELECT rowid, parent, due_at, term, labels FROM record \
      WHERE namespace = ?1 AND kind = ?2 AND name = ?3 AND rev = ?4";
-const UPDATE_BODY: &str =
-    "UPDATE record SET rev = ?2, labels = ?3, sealed = ?4 WHERE rowid = ?1";
+const UPDATE_BODY: &str = "UPDATE record SET rev = ?2, labels = ?3, sealed = ?4 WHERE rowid = ?1";
 const UPDATE_ALL: &str = "UPDATE record SET rev = ?2, labels = ?3, sealed = ?4, parent = ?5, \
      due_at = ?6, term = ?7 WHERE rowid = ?1";
 const DELETE: &str = "DELETE FROM record \

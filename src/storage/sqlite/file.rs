@@ -101,9 +101,7 @@ pub(super) fn connect_to_write(path: &Path) -> Result<Connection, StorageError> 
     let set = |name: &str, value: i64| connection.pragma_update(None, name, value).map_err(failed);
     // FULL: a commit is on the disk before it is answered. NORMAL would lose the last ones.
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    connection
-        .pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))
-        .map_err(failed)?;
+    connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(failed)?;
     // The writer checkpoints between groups, after it has answered.
     set("wal_autocheckpoint", 0)?;
     Ok(connection)

@@ -3,9 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::row::{
-    RawRow, Rows, count_from_sql, count_to_sql, limit_to_sql, page_limit,
-};
+use super::super::row::{RawRow, Rows, count_from_sql, count_to_sql, limit_to_sql, page_limit};
 use super::{Kind, KindCount, Page, Row, RowKey, StorageError, failed};
 use crate::crypto::blind::Tag;
 use crate::types::id::NamespaceId;
@@ -46,8 +44,7 @@ pub(super) const WRAPPED_BELOW: &str = select_row!(
     "FROM record r WHERE (r.namespace, r.kind, r.name) > (?1, ?2, ?3) AND +r.term < ?4 ",
     "ORDER BY r.namespace, r.kind, r.name LIMIT ?5"
 );
-pub(super) const ANY_WRAPPED_BELOW: &str =
-    "SELECT EXISTS (SELECT 1 FROM record WHERE term < ?1)";
+pub(super) const ANY_WRAPPED_BELOW: &str = "SELECT EXISTS (SELECT 1 FROM record WHERE term < ?1)";
 pub(super) const COUNT_WRAPPED_BELOW: &str = "SELECT count(*) FROM record WHERE term < ?1";
 pub(super) const META: &str = "SELECT value FROM meta WHERE name = ?1";
 pub(super) const SEQUENCE: &str = "SELECT value FROM sequence WHERE id = 1";
@@ -120,10 +117,9 @@ pub(super) fn count_labelled(
     max: u64,
 ) -> rusqlite::Result<u64> {
     db.prepare_cached(COUNT_LABELLED)?
-        .query_row(
-            params![namespace.0, kind.0, label.as_bytes(), count_to_sql(max)],
-            |row| row.get(0),
-        )
+        .query_row(params![namespace.0, kind.0, label.as_bytes(), count_to_sql(max)], |row| {
+            row.get(0)
+        })
         .map(count_from_sql)
 }
 
@@ -157,11 +153,7 @@ pub(super) fn next_due(db: &Connection, kind: Kind) -> rusqlite::Result<Option<T
         .map(|due| due.map(Timestamp::from_millis))
 }
 
-pub(super) fn count(
-    db: &Connection,
-    kind: Kind,
-    until: Timestamp,
-) -> rusqlite::Result<KindCount> {
+pub(super) fn count(db: &Connection, kind: Kind, until: Timestamp) -> rusqlite::Result<KindCount> {
     let total = db.prepare_cached(COUNT_KIND)?.query_row([kind.0], |row| row.get(0))?;
     let due = db
         .prepare_cached(COUNT_DUE)?
@@ -187,9 +179,7 @@ pub(super) fn wrapped_below(
         return Ok(Vec::new());
     }
     let (namespace, kind, name) = match &after {
-        Some(key) => {
-            (i64::from(key.namespace.0), key.kind.0, key.name.as_bytes().as_slice())
-        }
+        Some(key) => (i64::from(key.namespace.0), key.kind.0, key.name.as_bytes().as_slice()),
         None => (-1, 0, &[][..]),
     };
     let mut statement = db.prepare_cached(WRAPPED_BELOW).map_err(failed)?;
@@ -204,9 +194,7 @@ pub(super) fn wrapped_below(
 }
 
 pub(super) fn count_wrapped_below(db: &Connection, term: u32) -> rusqlite::Result<u64> {
-    db.prepare_cached(COUNT_WRAPPED_BELOW)?
-        .query_row([term], |row| row.get(0))
-        .map(count_from_sql)
+    db.prepare_cached(COUNT_WRAPPED_BELOW)?.query_row([term], |row| row.get(0)).map(count_from_sql)
 }
 
 pub(super) fn meta(db: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {

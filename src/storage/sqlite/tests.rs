@@ -55,7 +55,8 @@ fn every_question_is_answered_by_an_index() {
 async fn full_queues_answer_busy_at_once_and_lose_nothing_they_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.db");
-    let options = SqliteOptions { readers: 1, read_queue_max: 1, write_queue_max: 1, ..<_>::default() };
+    let options =
+        SqliteOptions { readers: 1, read_queue_max: 1, write_queue_max: 1, ..<_>::default() };
     let store = SqliteStorage::open(&path, options).unwrap();
 
     // A question that does not end until we let it.

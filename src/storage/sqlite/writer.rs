@@ -216,9 +216,8 @@ impl State {
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
         self.claims.retain(|_, held_until| *held_until > now);
-        let rows = read::due(&self.connection, kind, now, limit, |key| {
-            !self.claims.contains_key(key)
-        })?;
+        let rows =
+            read::due(&self.connection, kind, now, limit, |key| !self.claims.contains_key(key))?;
         self.claims.extend(rows.iter().map(|row| (row.key, until)));
         Ok(rows)
     }

@@ -6,3 +6,8 @@ pub mod crypto;
 pub mod engines;
 pub mod storage;
 pub mod types;
+
+#[cfg(test)]
+#[path = "../tests/it/support/pki.rs"]
+#[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
+pub(crate) mod pki;

@@ -17,3 +17,4 @@ pub mod keyring;
 pub mod root;
 pub mod scram;
 pub mod shamir;
+pub mod x509;

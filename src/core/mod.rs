@@ -4,6 +4,7 @@ pub mod audit;
 mod cache;
 pub mod error;
 pub mod fields;
+pub mod lifetime;
 pub mod operation;
 pub mod peer;
 pub mod records;

@@ -211,3 +211,6 @@ impl AeadKey {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,3 +162,6 @@ impl AuditKey {
         format!("hmac-sha256:{}", HEXLOWER.encode(&self.0.mac(&[text.as_bytes()])))
     }
 }
+
+#[cfg(test)]
+mod tests;

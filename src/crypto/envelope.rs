@@ -131,12 +131,17 @@ impl SealedRecord {
         &self.bytes
     }
 
-    fn parts(&self) -> Result<(&[u8; HEADER_BYTES], &[u8], &[u8]), EnvelopeError> {
-        let (header, rest) = self.bytes.split_first_chunk().ok_or(EnvelopeError::Unreadable)?;
-        let (wrapped, body) =
-            rest.split_at_checked(WRAPPED_BYTES).ok_or(EnvelopeError::Unreadable)?;
-        Ok((header, wrapped, body))
+    fn parts(&self) -> Option<Parts<'_>> {
+        let (header, rest) = self.bytes.split_first_chunk()?;
+        let (wrapped, body) = rest.split_at_checked(WRAPPED_BYTES)?;
+        Some(Parts { header, wrapped, body })
     }
+}
+
+struct Parts<'r> {
+    header: &'r [u8; HEADER_BYTES],
+    wrapped: &'r [u8],
+    body: &'r [u8],
 }
 
 impl fmt::Debug for SealedRecord {
@@ -202,7 +207,7 @@ fn unwrap_data_key<'r>(
     context: &RecordContext,
     record: &'r SealedRecord,
 ) -> Result<(AeadKey, &'r [u8]), EnvelopeError> {
-    let (header, wrapped, body) = record.parts()?;
+    let Parts { header, wrapped, body } = record.parts().ok_or(EnvelopeError::Unreadable)?;
     let term = keyring.term(record.term).ok_or(EnvelopeError::UnknownTerm(record.term))?;
     let plain = term.kek.open_random(term.suite, &context.data_key_data(header), wrapped)?;
     let data_key = SecretArray::from_slice(plain.expose()).ok_or(EnvelopeError::Unreadable)?;

@@ -55,3 +55,6 @@ pub(super) fn expand(key: &[u8; HMAC_BYTES], info: &[&[u8]]) -> SecretArray<HMAC
     parts.push(&[1]);
     SecretArray::init_with(|out| HmacKey::new(key).mac_into(&parts, out))
 }
+
+#[cfg(test)]
+mod tests;

@@ -333,3 +333,6 @@ fn decode_term(bytes: &[u8; TERM_BYTES]) -> Option<Term> {
 fn associated_data(header: [u8; 2], generation: u64) -> Vec<u8> {
     [LABEL_SEALED, header.as_slice(), &generation.to_be_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,3 +18,6 @@ pub mod root;
 pub mod scram;
 pub mod shamir;
 pub mod x509;
+
+#[cfg(test)]
+mod tests;

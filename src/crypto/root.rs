@@ -91,3 +91,6 @@ fn wrapping_key(suite: Suite, unseal_key: &[u8; KEY_BYTES]) -> AeadKey {
 fn associated_data(header: [u8; 2], context: &[u8]) -> Vec<u8> {
     [LABEL_UNSEAL, header.as_slice(), context].concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,4 @@
-//! it
+//! All integration tests, in one binary.
+
+mod storage;
+mod support;

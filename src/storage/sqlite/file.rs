@@ -25,7 +25,17 @@ const READER_CACHE_KIB: i64 = 4 * 1024;
 /// Keeps other servers out for as long as it lives.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    _held: File,
+    held: File,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that is about to exec has the same open file for a
+        // moment, and the lock belongs to the open file.
+        if let Err(error) = flock(&self.held, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the lock on the store's file was not given up");
+        }
+    }
 }
 
 /// Makes the directory and the file if they are missing, closes them to other users, and locks.
@@ -55,7 +65,7 @@ pub(super) fn prepare(path: &Path) -> Result<FileLock, StorageError> {
     File::open(&directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| cannot("syncing the directory of", error))?;
-    Ok(FileLock { _held: lock })
+    Ok(FileLock { held: lock })
 }
 
 fn directory_of(path: &Path) -> PathBuf {

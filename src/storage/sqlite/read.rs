@@ -1,6 +1,5 @@
 //! The questions, as SQL. Each is answered by an index; a test asks SQLite for its plans.
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::row::{RawRow, Rows, count_from_sql, count_to_sql, limit_to_sql, page_limit};
@@ -206,16 +205,8 @@ pub(super) fn sequence(db: &Connection) -> rusqlite::Result<u64> {
 }
 
 fn raw<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<RawRow<'a>> {
-    let blob = |column: usize| -> rusqlite::Result<&'a [u8]> {
-        match row.get_ref(column)? {
-            ValueRef::Blob(bytes) => Ok(bytes),
-            other => Err(rusqlite::Error::InvalidColumnType(
-                column,
-                "blob".to_owned(),
-                other.data_type(),
-            )),
-        }
-    };
+    let blob =
+        |column: usize| -> rusqlite::Result<&'a [u8]> { Ok(row.get_ref(column)?.as_blob()?) };
     Ok(RawRow {
         namespace: row.get(0)?,
         kind: row.get(1)?,

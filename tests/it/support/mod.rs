@@ -1,0 +1,3 @@
+//! What tests stand on: real servers, started privately.
+
+pub mod postgres;

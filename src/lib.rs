@@ -1,5 +1,6 @@
 //! Leasehold: a secrets broker.
 
+pub mod cli;
 pub mod client;
 pub mod core;
 pub mod crypto;

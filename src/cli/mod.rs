@@ -1,0 +1,225 @@
+//! The command line: parse, connect, run, and say what happened.
+
+mod argv;
+mod audit;
+pub mod ca;
+mod dev;
+mod error;
+mod kv;
+mod lease;
+mod logical;
+mod login;
+mod mounts;
+mod operator;
+mod output;
+mod policy;
+mod session;
+mod table;
+pub mod throwaway_postgres;
+mod token;
+mod token_file;
+mod values;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, stderr, stdin, stdout};
+
+use clap::{CommandFactory, Parser};
+
+use error::{CliError, EXIT_LOCAL, EXIT_REFUSED};
+use output::{Output, Streams};
+use session::{GlobalFlags, Process, Session};
+
+/// Every secret on a lease: the broker, and the tools to talk to it.
+#[derive(Debug, Parser)]
+#[command(name = "leasehold", version, propagate_version = false)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Line {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Connected(Connected),
+    #[command(flatten)]
+    Local(Local),
+}
+
+/// Commands that talk to a server.
+#[derive(Debug, clap::Subcommand)]
+enum Connected {
+    /// Show whether the server is initialized and sealed; exits with 2 when sealed
+    Status,
+    /// Initialize, unseal, seal and rekey the server
+    #[command(subcommand)]
+    Operator(operator::Operator),
+    /// Log in with the client certificate and keep the token
+    Login(login::Login),
+    /// Read a path
+    Read(logical::Read),
+    /// Write values to a path
+    Write(logical::Write),
+    /// Change some values at a path
+    Patch(logical::Patch),
+    /// List the names below a path
+    List(logical::List),
+    /// Delete a path
+    Delete(logical::Delete),
+    /// Open a wrapped answer
+    Unwrap(logical::Unwrap),
+    /// Read and write key/value secrets
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// Look after leases
+    #[command(subcommand)]
+    Lease(lease::Lease),
+    /// Make, see and end tokens
+    #[command(subcommand)]
+    Token(token::Token),
+    /// See and set policies, and have them explained
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Look after the audit
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Mount secrets engines
+    #[command(subcommand)]
+    Secrets(mounts::Secrets),
+    /// Mount auth methods
+    #[command(subcommand)]
+    Auth(mounts::Auth),
+}
+
+/// Commands that need no server.
+#[derive(Debug, clap::Subcommand)]
+enum Local {
+    /// Work with the throw-away certificate authority
+    #[command(subcommand)]
+    Dev(dev::Dev),
+    /// Print shell completions
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// How a command ended that did what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Well.
+    Done,
+    /// Well, and the server turned out to be sealed.
+    Sealed,
+}
+
+/// Runs the command in `args` (the program's name first) with the process's own streams and
+/// environment, and returns its exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut process = Process {
+        env: Box::new(|name| std::env::var(name).ok()),
+        stdin: Box::new(stdin()),
+        stdin_is_terminal: stdin().is_terminal(),
+        output: Output::new(Streams {
+            out: Box::new(stdout()),
+            err: Box::new(stderr()),
+            out_is_terminal: stdout().is_terminal(),
+            err_is_terminal: stderr().is_terminal(),
+            colour,
+        }),
+    };
+    execute(args, &mut process)
+}
+
+fn execute(args: impl IntoIterator<Item = OsString>, process: &mut Process) -> u8 {
+    let args = argv::with_double_dashes(&Line::command(), args);
+    let line = match Line::try_parse_from(args) {
+        Ok(line) => line,
+        Err(error) => return usage(&error, process),
+    };
+    process.output.configure(line.global.format, line.global.field.clone());
+    match run(line, process) {
+        Ok(Finish::Done) => 0,
+        Ok(Finish::Sealed) => EXIT_REFUSED,
+        Err(error) => {
+            process.output.failure(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// Help was asked for, or the arguments make no sense; clap has the words for both.
+fn usage(error: &clap::Error, process: &mut Process) -> u8 {
+    let text = error.render().to_string();
+    let text = text.trim_end();
+    // A failure to print leaves only the exit status to tell.
+    if error.use_stderr() {
+        let _ = process.output.note(text);
+        EXIT_LOCAL
+    } else {
+        let _ = process.output.line(text);
+        0
+    }
+}
+
+fn run(line: Line, process: &mut Process) -> Result<Finish, CliError> {
+    let command = match line.command {
+        Command::Local(command) => return local(command, process).map(|()| Finish::Done),
+        Command::Connected(command) => command,
+    };
+    if let Connected::Operator(operator::Operator::GenerateRoot(command)) = &command
+        && command.is_offline()
+    {
+        return command.decode(process).map(|()| Finish::Done);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::system("cannot start the runtime"))?;
+    runtime.block_on(async {
+        let mut session = Session::open(line.global, process)?;
+        connected(command, &mut session).await
+    })
+}
+
+fn local(command: Local, process: &mut Process) -> Result<(), CliError> {
+    match command {
+        Local::Dev(command) => command.run(process),
+        Local::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Line::command(), "leasehold", &mut script);
+            process.output.line(String::from_utf8_lossy(&script).trim_end())
+        }
+        Local::Version => process.output.line(concat!("leasehold ", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Finish, CliError> {
+    match command {
+        Connected::Status => return operator::status(session).await,
+        Connected::Operator(command) => return command.run(session).await,
+        Connected::Login(command) => command.run(session).await?,
+        Connected::Read(command) => command.run(session).await?,
+        Connected::Write(command) => command.run(session).await?,
+        Connected::Patch(command) => command.run(session).await?,
+        Connected::List(command) => command.run(session).await?,
+        Connected::Delete(command) => command.run(session).await?,
+        Connected::Unwrap(command) => command.run(session).await?,
+        Connected::Kv(command) => command.run(session).await?,
+        Connected::Lease(command) => command.run(session).await?,
+        Connected::Token(command) => command.run(session).await?,
+        Connected::Policy(command) => command.run(session).await?,
+        Connected::Audit(command) => command.run(session).await?,
+        Connected::Secrets(command) => command.run(session).await?,
+        Connected::Auth(command) => command.run(session).await?,
+    }
+    Ok(Finish::Done)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod core;
 pub mod crypto;
 pub mod engines;
+pub mod server;
 pub mod storage;
 pub mod types;
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::types::id::{EntityId, MountAccessor};
 use crate::types::time::{Clock, Timestamp, Ttl};
 
-use super::acl::Permit;
+use super::acl::permit::Permit;
 use super::error::CoreError;
 use super::fields::Fields;
 use super::operation::Operation;

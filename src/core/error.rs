@@ -80,6 +80,108 @@ pub enum CoreError {
 }
 
 impl CoreError {
+    /// The HTTP status that says it: exhaustive, so that a new variant has to decide.
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Field(_) | Self::Invalid(_) | Self::Path(_) => 400,
+            Self::Denied { .. } => 403,
+            Self::NotFound => 404,
+            Self::Unsupported => 405,
+            Self::Held(_) => 409,
+            Self::TooMany { .. } => 429,
+            Self::Internal { .. } => 500,
+            Self::Upstream { .. } => 502,
+            Self::AuditUnavailable(_)
+            | Self::NotInitialized
+            | Self::Overloaded { .. }
+            | Self::Sealed => 503,
+            Self::Storage(error) => match error {
+                StorageError::Conflict => 409,
+                StorageError::Limit => 429,
+                StorageError::Busy | StorageError::Unavailable(_) => 503,
+                StorageError::Full(_) => 507,
+                StorageError::CannotOpen(_)
+                | StorageError::Corrupt(_)
+                | StorageError::NewerSchema { .. } => 500,
+            },
+        }
+    }
+
+    /// The text that leaves the server. What is not the caller's business is not in it.
+    pub fn public_text(&self) -> String {
+        match self {
+            Self::Storage(error) => match error {
+                StorageError::Conflict => "the record was changed meanwhile, read it again".into(),
+                StorageError::Limit => "a limit is reached".into(),
+                StorageError::Busy => "the store is overloaded, try again".into(),
+                StorageError::Full(_) => "the store has no space left; nothing was written".into(),
+                StorageError::Unavailable(_) => "the store is unavailable".into(),
+                StorageError::CannotOpen(_)
+                | StorageError::Corrupt(_)
+                | StorageError::NewerSchema { .. } => "internal error".into(),
+            },
+            Self::AuditUnavailable(_)
+            | Self::Denied { .. }
+            | Self::Field(_)
+            | Self::Held(_)
+            | Self::Internal { .. }
+            | Self::Invalid(_)
+            | Self::NotFound
+            | Self::NotInitialized
+            | Self::Overloaded { .. }
+            | Self::Path(_)
+            | Self::Sealed
+            | Self::TooMany { .. }
+            | Self::Unsupported
+            | Self::Upstream { .. } => self.to_string(),
+        }
+    }
+
+    /// When trying again can help, if the caller should be told.
+    pub fn retry_after(&self) -> Option<Ttl> {
+        match self {
+            Self::Overloaded { retry_after } | Self::TooMany { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            Self::AuditUnavailable(_)
+            | Self::Storage(StorageError::Busy | StorageError::Unavailable(_)) => {
+                Some(Ttl::from_secs(1))
+            }
+            Self::Denied { .. }
+            | Self::Field(_)
+            | Self::Held(_)
+            | Self::Internal { .. }
+            | Self::Invalid(_)
+            | Self::NotFound
+            | Self::NotInitialized
+            | Self::Path(_)
+            | Self::Sealed
+            | Self::Storage(_)
+            | Self::Unsupported
+            | Self::Upstream { .. } => None,
+        }
+    }
+
+    /// What only the audit and the log may say, when there is more than the public text.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Denied { reason } | Self::Internal { reason } => Some(reason.clone()),
+            Self::AuditUnavailable(source) => Some(source.to_string()),
+            Self::Storage(error) => Some(error.to_string()),
+            Self::Field(_)
+            | Self::Held(_)
+            | Self::Invalid(_)
+            | Self::NotFound
+            | Self::NotInitialized
+            | Self::Overloaded { .. }
+            | Self::Path(_)
+            | Self::Sealed
+            | Self::TooMany { .. }
+            | Self::Unsupported
+            | Self::Upstream { .. } => None,
+        }
+    }
+
     /// A bad request, for the reason given.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())

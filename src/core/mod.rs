@@ -3,11 +3,16 @@
 pub mod acl;
 pub mod audit;
 mod cache;
+pub mod engine;
 pub mod error;
+mod failpoint;
 pub mod fields;
+pub mod lease;
 pub mod lifetime;
+pub mod mount;
 pub mod operation;
 pub mod peer;
+pub mod policies;
 pub mod policy;
 pub mod records;
 pub mod reply;

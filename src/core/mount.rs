@@ -214,7 +214,9 @@ impl MountTable {
             let mounted = Arc::new(self.instance(entry, backend)?);
             table.insert(mounted.entry.path.clone(), mounted);
         }
-        for gone in before.values().filter(|m| !table.values().any(|n| n.entry.uuid == m.entry.uuid)) {
+        for gone in
+            before.values().filter(|m| !table.values().any(|n| n.entry.uuid == m.entry.uuid))
+        {
             if let Backend::Auth(method) = &gone.backend {
                 method.unload();
             }
@@ -248,12 +250,12 @@ impl MountTable {
                 Backend::Auth(build(&facts)?)
             }
         };
-        let view = View::new(
-            self.records.clone(),
-            NamespaceId::ROOT,
-            kinds::MOUNT_DATA,
-            format!("{}/", entry.uuid),
-        );
+        let kind = match entry.class {
+            MountClass::Auth => kinds::AUTH_DATA,
+            MountClass::Secret => kinds::MOUNT_DATA,
+        };
+        let base = format!("{}/", entry.uuid);
+        let view = View::new(self.records.clone(), NamespaceId::ROOT, kind, base);
         Ok(Mounted { entry, facts, view, backend, clock: self.clock.clone() })
     }
 
@@ -468,7 +470,9 @@ fn mount_path(path: &str, class: MountClass) -> Result<String, CoreError> {
             }
             Ok(path)
         }
-        MountClass::Secret if RESERVED.iter().any(|reserved| path.as_str().starts_with(reserved)) => {
+        MountClass::Secret
+            if RESERVED.iter().any(|reserved| path.as_str().starts_with(reserved)) =>
+        {
             Err(CoreError::invalid(format!("\"{path}\" belongs to the server itself")))
         }
         MountClass::Secret => Ok(path.as_str().to_owned()),
@@ -477,10 +481,7 @@ fn mount_path(path: &str, class: MountClass) -> Result<String, CoreError> {
 
 fn refuse_overlap(entries: &[MountEntry], path: &str) -> Result<(), CoreError> {
     match entries.iter().find(|e| e.path.starts_with(path) || path.starts_with(&e.path)) {
-        Some(taken) => Err(CoreError::invalid(format!(
-            "path is already in use at {}",
-            taken.path
-        ))),
+        Some(taken) => Err(CoreError::invalid(format!("path is already in use at {}", taken.path))),
         None => Ok(()),
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
@@ -49,7 +50,7 @@ pub mod kinds {
     pub const ENTITY: Kind = Kind(7);
     /// Entity ids by mount and alias.
     pub const ALIAS: Kind = Kind(8);
-    /// Whatever engines and auth methods keep below their mounts.
+    /// Whatever engines keep below their mounts.
     pub const MOUNT_DATA: Kind = Kind(9);
     /// Wrapped answers by wrapping token.
     pub const WRAPPED: Kind = Kind(10);
@@ -61,6 +62,8 @@ pub mod kinds {
     pub const IDEMPOTENCY: Kind = Kind(13);
     /// Progress of bulk operations.
     pub const OPERATION: Kind = Kind(14);
+    /// Whatever auth methods keep below their mounts.
+    pub const AUTH_DATA: Kind = Kind(15);
 }
 
 /// A record read back.
@@ -188,6 +191,7 @@ pub struct Records {
     keyring: ArcSwap<Keyring>,
     blind: BlindKey,
     cache: RecordCache,
+    sequence: AtomicU64,
 }
 
 impl Records {
@@ -200,12 +204,18 @@ impl Records {
             keyring: ArcSwap::new(keyring),
             blind,
             cache: RecordCache::new(cache_bytes),
+            sequence: AtomicU64::new(0),
         }
     }
 
     /// The store below. For what has no names: sequence, due times, metadata.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// The highest sequence that this process has committed. What the audit witnesses.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
     }
 
     /// The keyring in force.
@@ -392,7 +402,10 @@ impl Records {
             // Also after a failure: the outcome of a broken connection is unknown.
             touched.into_iter().for_each(|key| self.cache.remove(key));
             match result {
-                Ok(committed) => return Ok(committed),
+                Ok(committed) => {
+                    self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
+                    return Ok(committed);
+                }
                 Err(StorageError::Conflict) => self.recheck(batch).await?,
                 Err(error) => return Err(error.into()),
             }

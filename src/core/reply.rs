@@ -35,8 +35,6 @@ pub enum Shape {
         /// The body.
         body: Vec<u8>,
     },
-    /// A whole envelope made earlier: an unwrapped answer.
-    Sealed(Box<Value>),
 }
 
 /// A token that was issued with this answer.
@@ -116,6 +114,55 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The HTTP status that says it.
+    pub fn http_status(&self) -> u16 {
+        match (self.status, &self.shape) {
+            (Status::Accepted, _) => 202,
+            (Status::Gone, _) => 404,
+            (Status::Ok, Shape::Bare | Shape::Raw { .. }) => 200,
+            (Status::Ok, Shape::Envelope | Shape::EnvelopeAndTop) if self.is_silent() => 204,
+            (Status::Ok, Shape::Envelope | Shape::EnvelopeAndTop) => 200,
+        }
+    }
+
+    /// Whether there is nothing to say.
+    fn is_silent(&self) -> bool {
+        self.data.is_none()
+            && self.warnings.is_empty()
+            && self.auth.is_none()
+            && self.lease.is_none()
+            && self.wrap.is_none()
+    }
+
+    /// Lends what the audit records of the answer, hidden there by keyed hashes: the data, and the
+    /// token when one was issued.
+    pub fn with_audit_view(&mut self, look: impl FnOnce(&Value)) {
+        if let Some(auth) = &self.auth {
+            let token = auth.client_token.expose();
+            let mut view = serde_json::json!({
+                "auth": {
+                    "client_token": token,
+                    "accessor": auth.accessor,
+                    "policies": auth.policies,
+                    "display_name": auth.metadata.get("display_name"),
+                },
+            });
+            look(&view);
+            // The serialised copy is ours to wipe as soon as it was looked at.
+            if let Some(Value::String(copy)) = view.pointer_mut("/auth/client_token") {
+                zeroize::Zeroize::zeroize(copy);
+            }
+            return;
+        }
+        if let Some(data) = self.data.take() {
+            let view = Value::Object(data);
+            look(&view);
+            if let Value::Object(data) = view {
+                self.data = Some(data);
+            }
+        }
+    }
+
     /// Success without anything to say (204).
     pub fn empty() -> Self {
         Self::default()

@@ -1,0 +1,167 @@
+//! The answers as clients expect them: every key of the envelope, always.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::core::error::CoreError;
+use crate::core::reply::{AuthReply, Reply, Shape, WrapReply};
+use crate::core::request::Answered;
+use crate::types::id::RequestId;
+
+use super::extract::Refusal;
+
+/// Renders an answer that the audit has accepted.
+pub(super) fn render(answered: Answered) -> Response<Body> {
+    let request_id = answered.request_id().clone();
+    match answered.result {
+        Ok(reply) => render_reply(reply, &request_id),
+        Err(error) => render_error(&error, Some(&request_id)),
+    }
+}
+
+fn render_reply(reply: Reply, request_id: &RequestId) -> Response<Body> {
+    let status = StatusCode::from_u16(reply.http_status()).unwrap_or(StatusCode::OK);
+    if status == StatusCode::NO_CONTENT {
+        return response(status, None, Body::empty(), Some(request_id));
+    }
+    match reply.shape {
+        Shape::Raw { content_type, body } => {
+            response(status, Some(content_type), Body::from(body), Some(request_id))
+        }
+        Shape::Bare => {
+            json_response(status, &Value::Object(reply.data.unwrap_or_default()), request_id)
+        }
+        Shape::Envelope => json_response(status, &Value::Object(envelope(reply, request_id)), request_id),
+        Shape::EnvelopeAndTop => {
+            let data = reply.data.clone().unwrap_or_default();
+            let mut whole = envelope(reply, request_id);
+            for (name, value) in data {
+                whole.entry(name).or_insert(value);
+            }
+            json_response(status, &Value::Object(whole), request_id)
+        }
+    }
+}
+
+fn envelope(reply: Reply, request_id: &RequestId) -> Map<String, Value> {
+    let lease = reply.lease.as_ref();
+    let mut map = Map::new();
+    map.insert("request_id".into(), json!(request_id));
+    map.insert("lease_id".into(), json!(lease.map(|l| l.id.as_str()).unwrap_or_default()));
+    map.insert("renewable".into(), json!(lease.is_some_and(|l| l.renewable)));
+    map.insert("lease_duration".into(), json!(lease.map_or(0, |l| l.duration.as_secs())));
+    map.insert("data".into(), reply.data.map_or(Value::Null, Value::Object));
+    map.insert("wrap_info".into(), reply.wrap.as_ref().map_or(Value::Null, wrap_info));
+    let warnings = if reply.warnings.is_empty() { Value::Null } else { json!(reply.warnings) };
+    map.insert("warnings".into(), warnings);
+    map.insert("auth".into(), reply.auth.as_ref().map_or(Value::Null, auth));
+    map
+}
+
+fn auth(auth: &AuthReply) -> Value {
+    let mut value = json!({
+        "client_token": auth.client_token.expose(),
+        "accessor": auth.accessor,
+        "policies": auth.policies,
+        "token_policies": auth.token_policies,
+        "metadata": auth.metadata,
+        "lease_duration": auth.lease_duration.as_secs(),
+        "renewable": auth.renewable,
+        "entity_id": auth.entity_id.as_ref().map(|id| id.as_str()).unwrap_or_default(),
+        "token_type": auth.token_type,
+        "orphan": auth.orphan,
+        "mfa_requirement": null,
+        "num_uses": auth.num_uses,
+    });
+    if !auth.identity_policies.is_empty() {
+        value["identity_policies"] = json!(auth.identity_policies);
+    }
+    value
+}
+
+fn wrap_info(wrap: &WrapReply) -> Value {
+    json!({
+        "token": wrap.token.expose(),
+        "accessor": wrap.accessor,
+        "ttl": wrap.ttl.as_secs(),
+        "creation_time": wrap.created_at.to_rfc3339(),
+        "creation_path": wrap.creation_path,
+        "wrapped_accessor": wrap.wrapped_accessor.as_ref().map(|a| a.as_str()).unwrap_or_default(),
+    })
+}
+
+/// Renders a failure; the text is the public one, whatever the cause.
+pub(super) fn render_error(error: &CoreError, request_id: Option<&RequestId>) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let errors = match status {
+        // Stock clients take an empty list for a plain "nothing there".
+        StatusCode::NOT_FOUND => Vec::new(),
+        StatusCode::INTERNAL_SERVER_ERROR => vec![match request_id {
+            Some(id) => format!("internal error, request id {id}"),
+            None => "internal error".to_owned(),
+        }],
+        _ => vec![error.public_text()],
+    };
+    let mut answer = error_response(status, &errors, request_id);
+    if let Some(after) = error.retry_after() {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+    answer
+}
+
+/// Renders a refusal that has no core error of its own.
+pub(super) fn render_refusal(refusal: &Refusal, request_id: Option<&RequestId>) -> Response<Body> {
+    match refusal {
+        Refusal::Bad(error) => render_error(error, request_id),
+        Refusal::MediaType => error_response(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            &["PATCH takes Content-Type: application/merge-patch+json".to_owned()],
+            request_id,
+        ),
+        Refusal::Method => error_response(StatusCode::METHOD_NOT_ALLOWED, &[], request_id),
+        Refusal::TooLarge(max) => error_response(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &[format!("the request body is larger than {max} bytes")],
+            request_id,
+        ),
+    }
+}
+
+fn error_response(
+    status: StatusCode,
+    errors: &[String],
+    request_id: Option<&RequestId>,
+) -> Response<Body> {
+    let body = Body::from(json!({ "errors": errors }).to_string());
+    response(status, Some("application/json"), body, request_id)
+}
+
+/// A JSON answer outside the envelope: the seal's own paths.
+pub(super) fn json_response(
+    status: StatusCode,
+    value: &Value,
+    request_id: &RequestId,
+) -> Response<Body> {
+    response(status, Some("application/json"), Body::from(value.to_string()), Some(request_id))
+}
+
+fn response(
+    status: StatusCode,
+    content_type: Option<&'static str>,
+    body: Body,
+    request_id: Option<&RequestId>,
+) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(content_type) = content_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    if let Some(id) = request_id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}

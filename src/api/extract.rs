@@ -1,0 +1,278 @@
+//! From HTTP to a core request: method, path, headers, query and body, each checked once.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request as HttpRequest, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use crate::core::error::CoreError;
+use crate::core::request::Verb;
+use crate::types::path::ApiPath;
+use crate::types::secret::SecretString;
+use crate::types::time::Ttl;
+
+use super::json;
+
+/// Longest query string.
+const QUERY_BYTES_MAX: usize = 8192;
+/// Longest token accepted before it is looked at.
+const TOKEN_BYTES_MAX: usize = 8192;
+
+/// What a request says, once every part of it was found well-formed.
+pub(super) struct Parsed {
+    pub verb: Verb,
+    pub path: ApiPath,
+    pub fields: Map<String, Value>,
+    pub token: Option<SecretString>,
+    pub wrap_ttl: Option<Ttl>,
+    pub idempotency_key: Option<String>,
+}
+
+/// Why a request was refused before it reached the core.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// A 400 with the core's text.
+    Bad(CoreError),
+    /// A body in a form that the method does not take (415).
+    MediaType,
+    /// A method that is not served anywhere (405).
+    Method,
+    /// A body over the limit (413).
+    TooLarge(usize),
+}
+
+impl From<CoreError> for Refusal {
+    fn from(error: CoreError) -> Self {
+        Self::Bad(error)
+    }
+}
+
+/// The verb, from the method and the query's `list`.
+pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, Refusal> {
+    let lists = matches!(query.get("list"), Some(Value::String(text)) if text == "true" || text == "1");
+    match *method {
+        Method::GET if lists => Ok(Verb::List),
+        Method::GET | Method::HEAD => Ok(Verb::Read),
+        Method::POST | Method::PUT => Ok(Verb::Write),
+        Method::PATCH => Ok(Verb::Patch),
+        Method::DELETE => Ok(Verb::Delete),
+        _ if method.as_str() == "LIST" => Ok(Verb::List),
+        _ => Err(Refusal::Method),
+    }
+}
+
+/// Reads the whole request.
+pub(super) async fn parse(
+    request: HttpRequest<Body>,
+    body_bytes_max: usize,
+) -> Result<Parsed, Refusal> {
+    let (head, body) = request.into_parts();
+    refuse_namespace(&head.headers)?;
+    let mut query = parse_query(head.uri.query().unwrap_or_default())?;
+    let verb = verb(&head.method, &query)?;
+    query.remove("list");
+    let raw = head.uri.path().strip_prefix("/v1/").unwrap_or_default();
+    let path = ApiPath::from_encoded(raw).map_err(CoreError::from)?;
+    if verb == Verb::Write && path.is_dir() {
+        return Err(CoreError::invalid("cannot write to a path ending in '/'").into());
+    }
+    let token = token(&head.headers)?;
+    let wrap_ttl = wrap_ttl(&head.headers)?;
+    let idempotency_key = text_header(&head.headers, "idempotency-key")?.map(str::to_owned);
+    let body = read_body(&head.headers, body, body_bytes_max).await?;
+    let mut fields = parse_body(verb, &head.headers, &body)?;
+    for (name, value) in query {
+        fields.entry(name).or_insert(value);
+    }
+    Ok(Parsed { verb, path, fields, token, wrap_ttl, idempotency_key })
+}
+
+fn refuse_namespace(headers: &HeaderMap) -> Result<(), Refusal> {
+    match text_header(headers, "x-vault-namespace")? {
+        None | Some("" | "/" | "root" | "root/") => Ok(()),
+        Some(_) => Err(CoreError::invalid("this server has no namespace but the root one").into()),
+    }
+}
+
+fn text_header<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(CoreError::invalid(format!("the header {name} is there more than once")).into());
+    }
+    let text = value
+        .to_str()
+        .map_err(|_| CoreError::invalid(format!("the header {name} is not ASCII text")))?;
+    Ok(Some(text))
+}
+
+fn token(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
+    let own = text_header(headers, "x-vault-token")?.filter(|text| !text.is_empty());
+    let bearer = text_header(headers, header::AUTHORIZATION.as_str())?
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
+    match (own, bearer) {
+        (Some(own), Some(bearer)) if own != bearer => {
+            Err(CoreError::invalid("two different tokens were presented").into())
+        }
+        (Some(text), _) | (None, Some(text)) => {
+            if text.len() > TOKEN_BYTES_MAX {
+                return Err(CoreError::denied("the token is too long").into());
+            }
+            Ok(Some(SecretString::new(text.to_owned())))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, Refusal> {
+    let Some(text) = text_header(headers, "x-vault-wrap-ttl")?.filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let ttl = Ttl::parse(text)
+        .map_err(|error| CoreError::field("X-Vault-Wrap-TTL", error.to_string()))?;
+    Ok((!ttl.is_zero()).then_some(ttl))
+}
+
+/// Pairs of a query or form; a name that comes twice is refused.
+fn parse_query(text: &str) -> Result<Map<String, Value>, Refusal> {
+    if text.len() > QUERY_BYTES_MAX {
+        return Err(CoreError::invalid("the query is longer than 8192 bytes").into());
+    }
+    parse_pairs(text)
+}
+
+fn parse_pairs(text: &str) -> Result<Map<String, Value>, Refusal> {
+    let mut map = Map::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode_form(name)?, decode_form(value)?);
+        if map.contains_key(&name) {
+            return Err(CoreError::field(name, "is there more than once").into());
+        }
+        map.insert(name, Value::String(value));
+    }
+    Ok(map)
+}
+
+fn decode_form(text: &str) -> Result<String, Refusal> {
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced)
+        .decode_utf8()
+        .map(|text| text.into_owned())
+        .map_err(|_| CoreError::invalid("the query or form is not UTF-8").into())
+}
+
+async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, Refusal> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > max) {
+        return Err(Refusal::TooLarge(max));
+    }
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(max)),
+        Err(_) => Err(CoreError::invalid("the request body could not be read").into()),
+    }
+}
+
+fn parse_body(
+    verb: Verb,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Map<String, Value>, Refusal> {
+    let media_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next())
+        .map(|text| text.trim().to_ascii_lowercase())
+        .unwrap_or_default();
+    if verb == Verb::Patch && media_type != "application/merge-patch+json" {
+        return Err(Refusal::MediaType);
+    }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    // curl announces a form when it is given JSON with -d, so the first byte decides.
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if media_type == "application/x-www-form-urlencoded" && first != Some(&b'{') {
+        let text = std::str::from_utf8(body)
+            .map_err(|_| CoreError::invalid("the request body is not UTF-8"))?;
+        return parse_pairs(text);
+    }
+    // `null` is what some clients send for nothing.
+    if body.trim_ascii() == b"null" {
+        return Ok(Map::new());
+    }
+    json::parse_object(body).map_err(|error| CoreError::invalid(error.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, uri: &str) -> axum::http::request::Builder {
+        HttpRequest::builder().method(method).uri(uri)
+    }
+
+    async fn refusal(request: HttpRequest<Body>) -> Refusal {
+        match parse(request, 1024).await {
+            Ok(_) => panic!("accepted"),
+            Err(refusal) => refusal,
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_over_the_limit_are_refused_announced_or_not() {
+        let announced = request("POST", "/v1/a").header("content-length", "2000");
+        assert!(matches!(
+            refusal(announced.body(Body::empty()).unwrap()).await,
+            Refusal::TooLarge(1024)
+        ));
+        let sent = request("POST", "/v1/a").body(Body::from(vec![b' '; 2000])).unwrap();
+        assert!(matches!(refusal(sent).await, Refusal::TooLarge(1024)));
+    }
+
+    #[tokio::test]
+    async fn ambiguous_requests_are_refused() {
+        for request in [
+            request("GET", "/v1/a?x=1&x=2"),
+            request("GET", "/v1/a").header("x-vault-token", "a").header("x-vault-token", "b"),
+            request("GET", "/v1/a").header("x-vault-token", "a").header("authorization", "Bearer b"),
+            request("GET", "/v1/a/../b"),
+            request("GET", "/v1/a%2fb"),
+            request("GET", "/v1//a"),
+            request("GET", "/v1/a").header("x-vault-namespace", "team"),
+            request("GET", "/v1/a").header("x-vault-wrap-ttl", "-5"),
+            request("POST", "/v1/a/"),
+        ] {
+            let request = request.body(Body::empty()).unwrap();
+            assert!(matches!(refusal(request).await, Refusal::Bad(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_forms_of_stock_clients_are_understood() {
+        let listed = request("GET", "/v1/a?list=true").body(Body::empty()).unwrap();
+        assert_eq!(parse(listed, 10).await.unwrap().verb, Verb::List);
+        let own = request("LIST", "/v1/a").body(Body::empty()).unwrap();
+        assert_eq!(parse(own, 10).await.unwrap().verb, Verb::List);
+        let form = request("POST", "/v1/a")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from("a=1+2&b=%26"))
+            .unwrap();
+        let fields = parse(form, 100).await.unwrap().fields;
+        assert_eq!((fields["a"].as_str(), fields["b"].as_str()), (Some("1 2"), Some("&")));
+        let curl = request("PUT", "/v1/a?q=1&a=3")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(r#"{"a":2}"#))
+            .unwrap();
+        let fields = parse(curl, 100).await.unwrap().fields;
+        assert_eq!((fields["a"].as_u64(), fields["q"].as_str()), (Some(2), Some("1")));
+        let patch = request("PATCH", "/v1/a").body(Body::from("{}")).unwrap();
+        assert!(matches!(refusal(patch).await, Refusal::MediaType));
+    }
+}

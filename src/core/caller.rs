@@ -1,0 +1,374 @@
+//! Who asks: a token, or the certificate of the connection itself.
+//!
+//! A certificate needs no log-in. What it was found to be is remembered by its fingerprint, so that a
+//! request costs no search through roles; whatever could change the finding raises a generation and
+//! every memory is made anew. Validity and revocation are judged at each request all the same.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use quick_cache::sync::Cache;
+
+use crate::crypto::blind::TokenHash;
+use crate::storage::RowKey;
+use crate::types::id::MountAccessor;
+
+use super::scope::ScopeSet;
+use super::acl::{Acl, CheckRequest};
+use super::context::{Core, Unsealed};
+use super::engine::{CallerFacts, Grant};
+use super::error::CoreError;
+use super::identity::Entity;
+use super::lease::{Leases, Owner};
+use super::mount::{Backend, MountTable, Mounted};
+use super::peer::{ConnectionInfo, VerifiedPeer};
+use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup};
+
+/// Callers remembered.
+const KNOWN_MAX: usize = 65_536;
+
+/// What a caller's standing rests on.
+pub enum Via {
+    /// The certificate of the connection.
+    Certificate {
+        /// The auth mount that recognised it.
+        mount: MountAccessor,
+        /// What that mount says.
+        grant: Box<Grant>,
+    },
+    /// Nothing: the path is open to everybody.
+    Nobody,
+    /// A token.
+    Token(Arc<TokenLookup>),
+}
+
+/// A caller whose standing was established. Shared by all requests that rest on the same.
+pub struct Caller {
+    /// What engines may know.
+    pub facts: CallerFacts,
+    /// What it rests on.
+    pub via: Via,
+    /// The entity behind it.
+    pub entity: Option<Arc<Entity>>,
+    /// Policies of the token or role.
+    pub token_policies: Vec<String>,
+    /// Policies of the entity.
+    pub identity_policies: Vec<String>,
+    /// What it may do.
+    pub acl: Acl,
+}
+
+impl Caller {
+    /// All policies, without repetition.
+    pub fn policies(&self) -> Vec<String> {
+        let mut all = [self.token_policies.as_slice(), &self.identity_policies].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The token it came with.
+    pub fn token(&self) -> Option<&Arc<TokenLookup>> {
+        match &self.via {
+            Via::Token(token) => Some(token),
+            Via::Certificate { .. } | Via::Nobody => None,
+        }
+    }
+
+    /// Whether everything is allowed.
+    pub fn is_root(&self) -> bool {
+        self.acl.is_root()
+    }
+
+    /// Whom a lease issued to this caller belongs to: its identity, unless it has none or its token
+    /// asks to own what it is given.
+    pub fn lease_owner(&self) -> Owner {
+        let entity = || self.entity.as_ref().map(|entity| Owner::Entity(entity.id.clone()));
+        match &self.via {
+            Via::Certificate { .. } => entity(),
+            Via::Token(token) if token.entry.lease_owner == LeaseOwner::Entity => entity(),
+            Via::Nobody | Via::Token(_) => None,
+        }
+        .unwrap_or_else(|| Owner::Token(self.facts.private_key.clone()))
+    }
+
+    /// Whether `owner` is this caller: its identity or its own token.
+    pub fn owns(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Entity(id) => self.entity.as_ref().is_some_and(|entity| entity.id == *id),
+            Owner::Token(hash) => *hash == self.facts.private_key,
+        }
+    }
+
+    /// The row that must still exist when something is made for this caller: its token's.
+    pub fn token_row(&self, unsealed: &Unsealed) -> Option<RowKey> {
+        let token = self.token()?;
+        Some(unsealed.tokens.row_key(token.hash.as_ref()?))
+    }
+
+    /// Whether the caller may do that.
+    ///
+    /// # Errors
+    /// `Denied`, with the reason for the audit.
+    pub fn authorize(&self, request: &CheckRequest<'_>) -> Result<super::acl::permit::Permit, CoreError> {
+        self.acl.authorize(request).map_err(|denial| CoreError::denied(denial.reason()))
+    }
+}
+
+struct Known {
+    generation: u64,
+    /// The token's revision; a changed token is looked at anew.
+    rev: u64,
+    caller: Arc<Caller>,
+}
+
+/// Callers seen lately.
+pub struct CallerCache {
+    generation: AtomicU64,
+    by_certificate: Cache<[u8; 32], Arc<Known>>,
+    by_token: Cache<TokenHash, Arc<Known>>,
+}
+
+impl Default for CallerCache {
+    fn default() -> Self {
+        Self {
+            generation: AtomicU64::new(0),
+            by_certificate: Cache::new(KNOWN_MAX),
+            by_token: Cache::new(KNOWN_MAX),
+        }
+    }
+}
+
+impl CallerCache {
+    /// Something changed that standings rest on: policies, entities, roles, mounts.
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.by_certificate.clear();
+        self.by_token.clear();
+    }
+}
+
+impl Core {
+    /// Establishes who asks: by the token when there is one, else by the certificate.
+    ///
+    /// # Errors
+    /// `Denied`, with the reason for the audit.
+    pub async fn caller(
+        &self,
+        unsealed: &Unsealed,
+        token: Option<&str>,
+        connection: &ConnectionInfo,
+    ) -> Result<Arc<Caller>, CoreError> {
+        match (token, &connection.peer) {
+            (Some(token), _) => self.caller_by_token(unsealed, token, connection).await,
+            (None, Some(peer)) => self.caller_by_certificate(unsealed, peer).await,
+            (None, None) => Err(CoreError::denied("neither a token nor a certificate")),
+        }
+    }
+
+    async fn caller_by_token(
+        &self,
+        unsealed: &Unsealed,
+        plain: &str,
+        connection: &ConnectionInfo,
+    ) -> Result<Arc<Caller>, CoreError> {
+        let token = unsealed
+            .tokens
+            .lookup(plain)
+            .await?
+            .ok_or_else(|| CoreError::denied("the token is unknown, expired or revoked"))?;
+        refuse_misplaced(&token.entry, connection)?;
+        let generation = unsealed.callers.generation.load(Ordering::Acquire);
+        if let Some(hash) = &token.hash
+            && let Some(known) = unsealed.callers.by_token.get(hash)
+            && known.generation == generation
+            && known.rev == token.rev
+        {
+            return Ok(known.caller.clone());
+        }
+        let caller = Arc::new(token_caller(unsealed, token.clone()).await?);
+        if let Some(hash) = token.hash {
+            let known = Known { generation, rev: token.rev, caller: caller.clone() };
+            unsealed.callers.by_token.insert(hash, Arc::new(known));
+        }
+        Ok(caller)
+    }
+
+    async fn caller_by_certificate(
+        &self,
+        unsealed: &Unsealed,
+        peer: &Arc<VerifiedPeer>,
+    ) -> Result<Arc<Caller>, CoreError> {
+        // The roles' CAs are part of the trust store, so its generation counts too.
+        let generation = unsealed
+            .callers
+            .generation
+            .load(Ordering::Acquire)
+            .wrapping_add(self.trust.generation().rotate_left(32));
+        let fingerprint = peer.fingerprint();
+        if let Some(known) = unsealed.callers.by_certificate.get(fingerprint)
+            && known.generation == generation
+        {
+            return Ok(known.caller.clone());
+        }
+        let (mounted, grant) = identify(unsealed, peer).await?;
+        let caller = Arc::new(certificate_caller(unsealed, &mounted, grant).await?);
+        let known = Known { generation, rev: 0, caller: caller.clone() };
+        unsealed.callers.by_certificate.insert(*fingerprint, Arc::new(known));
+        Ok(caller)
+    }
+}
+
+/// Refuses a token that is presented from the wrong place or on the wrong certificate.
+fn refuse_misplaced(entry: &TokenEntry, connection: &ConnectionInfo) -> Result<(), CoreError> {
+    if !entry.bound_cidrs.is_empty() {
+        let address = match connection.remote.ip() {
+            IpAddr::V6(v6) => v6.to_canonical(),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        let inside = entry
+            .bound_cidrs
+            .iter()
+            .filter_map(|cidr| cidr.parse::<ipnet::IpNet>().ok())
+            .any(|net| net.contains(&address));
+        if !inside {
+            return Err(CoreError::denied("the token is bound to other addresses"));
+        }
+    }
+    // RFC 8705 §3: a bound token counts only with the certificate that it was bound to.
+    match (&entry.bound_certificate, &connection.peer) {
+        (None, _) => Ok(()),
+        (Some(bound), Some(peer)) if bound == peer.fingerprint() => Ok(()),
+        (Some(_), _) => Err(CoreError::denied("the token is bound to another certificate")),
+    }
+}
+
+/// The one auth mount, and the one of its roles, that knows the certificate.
+async fn identify(
+    unsealed: &Unsealed,
+    peer: &Arc<VerifiedPeer>,
+) -> Result<(Arc<Mounted>, Grant), CoreError> {
+    let mut found: Option<(Arc<Mounted>, Grant)> = None;
+    let mut refusals = Vec::new();
+    for mounted in unsealed.mounts.all() {
+        let Backend::Auth(method) = &mounted.backend else { continue };
+        match method.identify(&mounted.context(), peer).await {
+            Ok(None) => {}
+            Ok(Some(grant)) => {
+                if let Some((other, _)) = &found {
+                    return Err(CoreError::denied(format!(
+                        "the certificate matches roles of both {} and {}",
+                        other.entry.path, mounted.entry.path
+                    )));
+                }
+                found = Some((mounted.clone(), grant));
+            }
+            Err(CoreError::Denied { reason }) => {
+                refusals.push(format!("{}: {reason}", mounted.entry.path));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    found.ok_or_else(|| {
+        CoreError::denied(if refusals.is_empty() {
+            "no auth mount deals in certificates".to_owned()
+        } else {
+            refusals.join("; ")
+        })
+    })
+}
+
+async fn certificate_caller(
+    unsealed: &Unsealed,
+    mounted: &Mounted,
+    grant: Grant,
+) -> Result<Caller, CoreError> {
+    let accessor = mounted.entry.accessor.clone();
+    let entity = unsealed.identity.resolve(&accessor, &grant).await?;
+    refuse_disabled(&entity)?;
+    let mut token_policies = grant.token.policies.clone();
+    if !grant.token.no_default_policy && !token_policies.iter().any(|name| name == "default") {
+        token_policies.push("default".into());
+    }
+    let identity_policies = entity.policies.clone();
+    let names = [token_policies.as_slice(), &identity_policies].concat();
+    let acl = unsealed.policies.acl(&names, &entity.template_values()).await?;
+    Ok(Caller {
+        facts: CallerFacts {
+            display_name: grant.display_name.clone(),
+            entity_id: Some(entity.id.clone()),
+            private_key: format!("entity-{}", entity.id),
+            expires_at: grant.not_after,
+        },
+        via: Via::Certificate { mount: accessor, grant: Box::new(grant) },
+        entity: Some(entity),
+        token_policies,
+        identity_policies,
+        acl,
+    })
+}
+
+async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Caller, CoreError> {
+    let entry = &token.entry;
+    let entity = match &entry.entity_id {
+        Some(id) => unsealed.identity.get(id).await?,
+        None => None,
+    };
+    if let Some(entity) = &entity {
+        refuse_disabled(entity)?;
+    }
+    let identity_policies = match &entity {
+        // A token that was narrowed on purpose does not get the entity's policies back by the way.
+        Some(entity) if entry.inherits_identity => entity.policies.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    let names = [entry.policies.as_slice(), &identity_policies].concat();
+    let values = entity.as_ref().map(|entity| entity.template_values()).unwrap_or_default();
+    let mut acl = unsealed.policies.acl(&names, &values).await?;
+    if !entry.scopes.is_empty() {
+        let scopes = ScopeSet::parse(&entry.scopes)
+            .map_err(|_| CoreError::internal("the scopes of a stored token do not parse"))?;
+        acl = acl.narrowed(Arc::new(scopes));
+    }
+    Ok(Caller {
+        facts: CallerFacts {
+            display_name: entry.display_name.clone(),
+            entity_id: entry.entity_id.clone(),
+            private_key: token.private_key(),
+            expires_at: entry.expires_at,
+        },
+        token_policies: entry.policies.clone(),
+        identity_policies,
+        entity,
+        acl,
+        via: Via::Token(token),
+    })
+}
+
+fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {
+    if entity.disabled {
+        return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));
+    }
+    Ok(())
+}
+
+/// What ends with a token: the leases that belong to it, and what it kept in its cubbyhole.
+pub(in crate::core) struct Aftermath {
+    pub(in crate::core) leases: Arc<Leases>,
+    pub(in crate::core) mounts: Arc<MountTable>,
+}
+
+#[async_trait]
+impl TokenGone for Aftermath {
+    async fn token_gone(&self, hash: &str, _entry: &TokenEntry) -> Result<(), CoreError> {
+        self.leases.end_with_token(hash).await?;
+        for mounted in self.mounts.all() {
+            if let Backend::Secret(engine) = &mounted.backend {
+                engine.caller_gone(&mounted.context(), hash).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! Issuing: the intent is durable first, then the target is touched, then the lease is active.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::storage::{Change, RowKey, StorageError};
+use crate::types::id::{LeaseId, NamespaceId, random_base62};
+use crate::types::time::{Timestamp, Ttl};
+
+use super::super::engine::LeasePlan;
+use super::super::error::CoreError;
+use super::super::failpoint::fail_point;
+use super::super::mount::Mounted;
+use super::super::records::{Batch, Precondition, kinds};
+use super::super::reply::{LeaseReply, Reply};
+use super::super::view::{PutOptions, View};
+use super::{
+    INTENT_GRACE, ISSUE_TIMEOUT, Lease, LeaseState, Leases, Owner, mount_label, role_label,
+};
+
+/// Longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Who asks for a credential, and how.
+pub struct Issuing<'a> {
+    /// The mount that planned it.
+    pub mounted: &'a Arc<Mounted>,
+    /// The path of the request.
+    pub path: &'a str,
+    /// Whom the lease will belong to.
+    pub owner: Owner,
+    /// When the caller's token or certificate ends.
+    pub caller_expires_at: Option<Timestamp>,
+    /// The caller's token: it must still be there when the intent is written.
+    pub caller_row: Option<RowKey>,
+    /// What has to be stored with the intent: the entity that is not stored yet.
+    pub along: Batch,
+    /// The client's idempotency key.
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// Leads from an idempotency key to the lease it made.
+#[derive(Serialize, Deserialize)]
+struct Idempotency {
+    lease: LeaseId,
+}
+
+/// What is known of an idempotency key.
+enum Repeat {
+    /// An earlier request got this.
+    Answer(Box<Reply>),
+    /// Nothing that still lives; the record is written under this precondition.
+    Fresh(Precondition),
+}
+
+impl Leases {
+    /// Issues the planned credential. A broken-off call leaves an intent, which the sweep revokes.
+    ///
+    /// # Errors
+    /// `TooMany` when a cap is reached, `Upstream` when the target is down, and whatever the target
+    /// refuses. Nothing is left behind that is not going to be revoked.
+    pub async fn issue(
+        &self,
+        mut issuing: Issuing<'_>,
+        plan: LeasePlan,
+    ) -> Result<Reply, CoreError> {
+        let now = self.clock.now();
+        let idempotency = idempotency_name(&issuing)?;
+        let mut replacing = Precondition::Absent;
+        if let Some(name) = &idempotency {
+            match self.repeated(name, now).await? {
+                Repeat::Answer(reply) => return Ok(*reply),
+                Repeat::Fresh(precondition) => replacing = precondition,
+            }
+        }
+        let (lease, warning) = self.intend(&issuing, plan, idempotency, now)?;
+        let batch = std::mem::take(&mut issuing.along);
+        self.write_intent(batch, &issuing, &lease, replacing).await?;
+
+        // From here on, leaving early in any way hands the intent to the sweep.
+        let guard = BreakOff { leases: self, id: Some(lease.id.clone()) };
+        let issued = tokio::time::timeout(
+            ISSUE_TIMEOUT,
+            issuing.mounted.engine()?.issue(&issuing.mounted.context(), lease.facts()),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            Err(CoreError::Upstream {
+                target: lease.target.clone(),
+                message: "it did not answer in time".into(),
+            })
+        })?;
+        fail_point("lease.issued");
+
+        let mut active = Lease { state: LeaseState::Active, ..lease };
+        active.answer = active.idempotency.is_some().then(|| issued.clone());
+        let mut batch = Batch::new();
+        self.put(&mut batch, &active, Precondition::Rev(1), active.expires_at)?;
+        self.view().commit(&batch).await?;
+        guard.defuse();
+        fail_point("lease.active");
+        self.wake_sweep();
+        metrics::counter!("leasehold_leases_issued_total", "mount" => issuing.mounted.entry.path.clone())
+            .increment(1);
+        let mut reply = lease_reply(&active, now);
+        reply.data = Some(issued);
+        reply.warnings.extend(warning);
+        Ok(reply)
+    }
+
+    fn intend(
+        &self,
+        issuing: &Issuing<'_>,
+        plan: LeasePlan,
+        idempotency: Option<String>,
+        now: Timestamp,
+    ) -> Result<(Lease, Option<String>), CoreError> {
+        let facts = &issuing.mounted.facts;
+        let max = plan.max_ttl.limited_by(facts.max_ttl);
+        let wanted = plan.ttl.or(facts.default_ttl);
+        let ttl = wanted.limited_by(max);
+        let max_expires_at = match issuing.caller_expires_at {
+            Some(end) => now.plus(max).min(end),
+            None => now.plus(max),
+        };
+        let expires_at = now.plus(ttl).min(max_expires_at);
+        if expires_at <= now {
+            return Err(CoreError::denied("the caller's own lifetime is over"));
+        }
+        let warning = (expires_at < now.plus(wanted)).then(|| {
+            format!(
+                "the lifetime asked for was cut to {} seconds: nothing outlives its role, its mount \
+                 or its caller",
+                expires_at.remaining(now).as_secs()
+            )
+        });
+        let id = format!("{}/{}", issuing.path.trim_end_matches('/'), random_base62(24)?);
+        let lease = Lease {
+            id: LeaseId::new(id),
+            state: LeaseState::Intent,
+            mount: facts.accessor.clone(),
+            path: issuing.path.to_owned(),
+            owner: issuing.owner.clone(),
+            role: plan.role,
+            target: format!("{}/{}", facts.accessor, plan.target),
+            issued_at: now,
+            expires_at,
+            max_expires_at,
+            renewed_at: None,
+            renewable: plan.renewable,
+            data: plan.data,
+            attempts: 0,
+            last_error: None,
+            failing_since: None,
+            operation: None,
+            idempotency,
+            answer: None,
+        };
+        Ok((lease, warning))
+    }
+
+    async fn write_intent(
+        &self,
+        mut batch: Batch,
+        issuing: &Issuing<'_>,
+        lease: &Lease,
+        replacing: Precondition,
+    ) -> Result<(), CoreError> {
+        let due_at = lease.issued_at.plus(INTENT_GRACE);
+        self.put(&mut batch, lease, Precondition::Absent, due_at)?;
+        if let Some(name) = &lease.idempotency {
+            let value = Idempotency { lease: lease.id.clone() };
+            let options = PutOptions::default();
+            self.idempotency().put(&mut batch, name, &value, replacing, options)?;
+        }
+        if let Some(key) = issuing.caller_row {
+            batch.also(Change::RequireRow { key });
+        }
+        for (label, max, _) in self.caps(lease) {
+            batch.also(Change::RequireFewer {
+                namespace: NamespaceId::ROOT,
+                kind: kinds::LEASE,
+                label: self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label),
+                max,
+            });
+        }
+        fail_point("lease.before-intent");
+        match self.view().commit(&batch).await {
+            Ok(()) => {
+                fail_point("lease.intent");
+                Ok(())
+            }
+            Err(CoreError::Storage(StorageError::Limit)) => Err(self.which_cap(lease).await?),
+            // Another request with the same key was faster: its answer is there in a moment.
+            Err(CoreError::Storage(StorageError::Conflict)) if lease.idempotency.is_some() => {
+                Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) })
+            }
+            Err(CoreError::Storage(StorageError::Conflict)) => {
+                Err(CoreError::denied("the caller's token was revoked meanwhile"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn caps(&self, lease: &Lease) -> Vec<(String, u64, &'static str)> {
+        [
+            (lease.owner.label(), self.settings.per_owner_max, "identity"),
+            (role_label(&lease.mount, &lease.role), self.settings.per_role_max, "role"),
+            (mount_label(&lease.mount), self.settings.per_mount_max, "mount"),
+        ]
+        .into_iter()
+        .filter(|(_, max, _)| *max > 0)
+        .collect()
+    }
+
+    async fn which_cap(&self, lease: &Lease) -> Result<CoreError, CoreError> {
+        let mut name = "identity, role or mount";
+        for (label, max, what) in self.caps(lease) {
+            let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
+            let storage = self.records.storage();
+            if storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, tag, max).await? >= max {
+                name = what;
+                break;
+            }
+        }
+        metrics::counter!("leasehold_lease_cap_refusals_total", "cap" => name).increment(1);
+        Ok(CoreError::TooMany {
+            message: format!("the {name} has as many live leases as it may; revoke some first"),
+            retry_after: Ttl::from_secs(30),
+        })
+    }
+
+    /// The answer that an earlier request with the same idempotency key got.
+    async fn repeated(&self, name: &str, now: Timestamp) -> Result<Repeat, CoreError> {
+        let Some(entry) = self.idempotency().get_fresh::<Idempotency>(name).await? else {
+            return Ok(Repeat::Fresh(Precondition::Absent));
+        };
+        let fresh = Repeat::Fresh(Precondition::Rev(entry.rev));
+        let Some(lease) = self.get(&entry.value.lease).await? else {
+            return Ok(fresh);
+        };
+        let lease = lease.value;
+        match lease.state {
+            LeaseState::Active if now < lease.expires_at => {
+                let mut reply = lease_reply(&lease, now);
+                reply.data = lease.answer;
+                Ok(Repeat::Answer(Box::new(reply)))
+            }
+            LeaseState::Intent => Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) }),
+            LeaseState::Active | LeaseState::Revoking => Ok(fresh),
+        }
+    }
+
+    pub(super) fn idempotency(&self) -> View {
+        View::new(self.records.clone(), NamespaceId::ROOT, kinds::IDEMPOTENCY, String::new())
+    }
+
+    pub(super) fn put(
+        &self,
+        batch: &mut Batch,
+        lease: &Lease,
+        precondition: Precondition,
+        due_at: Timestamp,
+    ) -> Result<(), CoreError> {
+        let options = PutOptions { due_at: Some(due_at), labels: lease.labels() };
+        self.view().put(batch, lease.id.as_str(), lease, precondition, options)
+    }
+
+    /// Takes back a credential whose answer never left the server.
+    pub fn withdraw(&self, id: &LeaseId) {
+        self.break_off(id.clone());
+    }
+}
+
+/// Hands an intent to the sweep when issuing ends in any way but success, a dropped request included.
+struct BreakOff<'a> {
+    leases: &'a Leases,
+    id: Option<LeaseId>,
+}
+
+impl BreakOff<'_> {
+    fn defuse(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for BreakOff<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.leases.break_off(id);
+        }
+    }
+}
+
+fn idempotency_name(issuing: &Issuing<'_>) -> Result<Option<String>, CoreError> {
+    let Some(key) = issuing.idempotency_key else { return Ok(None) };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !key.is_ascii() {
+        return Err(CoreError::field("Idempotency-Key", "must be 1 to 255 ASCII characters"));
+    }
+    // By owner and path, so that nobody reaches somebody else's answer by guessing a key. The parts
+    // are joined by a character that none of them can hold.
+    let parts = [&issuing.owner.label(), issuing.path, key];
+    Ok(Some(parts.join("\n").replace('/', "\r")))
+}
+
+fn lease_reply(lease: &Lease, now: Timestamp) -> Reply {
+    Reply {
+        lease: Some(LeaseReply {
+            id: lease.id.clone(),
+            renewable: lease.renewable,
+            duration: lease.expires_at.remaining(now),
+        }),
+        ..Reply::default()
+    }
+}

@@ -1,0 +1,296 @@
+//! Leases: what was handed out, to whom it belongs, and when it is taken back.
+//!
+//! `Intent → Active → Revoking → (gone)`. The intent is durable before the target is touched and names
+//! the credential that will be made, so a crash at any moment leaves nothing on a target that no row
+//! names. Rows are found by due time, so a million of them cost disk and not memory.
+
+mod bulk;
+mod hold;
+mod issue;
+mod renew;
+mod revoke;
+mod sweep;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::crypto::blind::Tag;
+use crate::types::id::{EntityId, LeaseId, MountAccessor, NamespaceId};
+use crate::types::time::{Clock, Timestamp, Ttl};
+
+use super::engine::LeaseFacts;
+use super::error::CoreError;
+use super::mount::MountTable;
+use super::records::{Record, Records, kinds};
+use super::view::{Entry, View};
+
+pub use bulk::{BulkProgress, Selector};
+pub use hold::Hold;
+pub use issue::Issuing;
+pub use sweep::SweepReport;
+
+/// How long an intent may stay one before the sweep takes it for a crash. Longer than any issuing
+/// may take ([`ISSUE_TIMEOUT`]).
+const INTENT_GRACE: Ttl = Ttl::from_secs(120);
+/// How long a target may take to create or prolong a credential.
+const ISSUE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long a target may take to revoke one.
+const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// Label of the leases whose revocation has failed at least once.
+const OVERDUE: &str = "overdue";
+
+/// Limits and pace, from the configuration.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// Most live leases of one owner; zero for no cap.
+    pub per_owner_max: u64,
+    /// Most live leases of one role of one mount; zero for no cap.
+    pub per_role_max: u64,
+    /// Most live leases of one mount; zero for no cap.
+    pub per_mount_max: u64,
+    /// Revocations under way at once on one target.
+    pub per_target: usize,
+    /// Most revocations a second, over all targets.
+    pub rate_per_sec: u32,
+    /// Longest pause between two tries of one revocation.
+    pub backoff_max: Ttl,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self {
+            per_owner_max: 10_000,
+            per_role_max: 0,
+            per_mount_max: 0,
+            per_target: 8,
+            rate_per_sec: 10_000,
+            backoff_max: Ttl::from_secs(300),
+        }
+    }
+}
+
+/// Where a lease is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseState {
+    /// Handed out.
+    Active,
+    /// About to be made; the target may or may not have it.
+    Intent,
+    /// Being taken back.
+    Revoking,
+}
+
+/// Whom a lease belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// An identity; the lease survives the passing token or certificate it was asked with.
+    Entity(EntityId),
+    /// A token (by its hash); the lease ends with it.
+    Token(String),
+}
+
+impl Owner {
+    fn label(&self) -> String {
+        match self {
+            Self::Entity(id) => format!("entity:{id}"),
+            Self::Token(hash) => format!("owner-token:{hash}"),
+        }
+    }
+}
+
+/// A lease, as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its id.
+    pub id: LeaseId,
+    /// Where it is in its life.
+    pub state: LeaseState,
+    /// The mount that made it.
+    pub mount: MountAccessor,
+    /// The path it was asked at.
+    pub path: String,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// The engine's role.
+    pub role: String,
+    /// The system it lives on, unique over all mounts.
+    pub target: String,
+    /// When it was asked for.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Beyond which no renewal prolongs it.
+    pub max_expires_at: Timestamp,
+    /// When it was last renewed.
+    pub renewed_at: Option<Timestamp>,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// What the engine needs to renew and revoke it.
+    pub data: Value,
+    /// Tries to revoke it that failed.
+    #[serde(default)]
+    pub attempts: u32,
+    /// What the last failed try said.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// When revoking it first failed.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
+    /// The bulk revocation it is part of.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// Name of the idempotency record that leads to it.
+    #[serde(default)]
+    pub idempotency: Option<String>,
+    /// What was answered; kept only for a retrying client that sent an idempotency key.
+    #[serde(default)]
+    pub answer: Option<Map<String, Value>>,
+}
+
+impl Lease {
+    /// As its engine sees it.
+    pub fn facts(&self) -> LeaseFacts<'_> {
+        LeaseFacts { data: &self.data, role: &self.role, expires_at: self.expires_at }
+    }
+
+    /// Whether it was handed out and has not ended.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.state == LeaseState::Active && now < self.expires_at
+    }
+
+    fn role_label(&self) -> String {
+        role_label(&self.mount, &self.role)
+    }
+
+    fn labels(&self) -> Vec<String> {
+        let mut labels = vec![self.owner.label(), self.role_label(), mount_label(&self.mount)];
+        if self.failing_since.is_some() {
+            labels.push(OVERDUE.to_owned());
+        }
+        if let Some(operation) = &self.operation {
+            labels.push(operation_label(operation));
+        }
+        labels
+    }
+}
+
+fn role_label(mount: &MountAccessor, role: &str) -> String {
+    format!("role:{mount}/{role}")
+}
+
+fn mount_label(mount: &MountAccessor) -> String {
+    format!("mount:{mount}")
+}
+
+fn operation_label(operation: &str) -> String {
+    format!("operation:{operation}")
+}
+
+/// The leases of an unsealed server.
+pub struct Leases {
+    records: Arc<Records>,
+    mounts: Arc<MountTable>,
+    clock: Arc<dyn Clock>,
+    settings: LeaseSettings,
+    /// Told whenever something became due earlier than the sweep may have planned.
+    pub(super) wake: Notify,
+    /// Intents whose issuing was broken off: to be revoked without waiting for their grace.
+    broken_off: Mutex<BTreeSet<LeaseId>>,
+    breakers: sweep::Breakers,
+    hold: hold::HoldCell,
+    node: u64,
+}
+
+impl Leases {
+    /// The leases in `records`, whose engines are found in `mounts`.
+    pub fn new(
+        records: Arc<Records>,
+        mounts: Arc<MountTable>,
+        clock: Arc<dyn Clock>,
+        settings: LeaseSettings,
+        node: u64,
+    ) -> Self {
+        Self {
+            records,
+            mounts,
+            clock,
+            settings,
+            wake: Notify::new(),
+            broken_off: Mutex::default(),
+            breakers: sweep::Breakers::default(),
+            hold: hold::HoldCell::default(),
+            node,
+        }
+    }
+
+    fn view(&self) -> View {
+        View::new(self.records.clone(), NamespaceId::ROOT, kinds::LEASE, String::new())
+    }
+
+    /// One lease.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get(&self, id: &LeaseId) -> Result<Option<Entry<Lease>>, CoreError> {
+        if id.as_str().is_empty() || id.as_str().ends_with('/') {
+            return Ok(None);
+        }
+        self.view().get(id.as_str()).await
+    }
+
+    /// The next level below `prefix` (empty, or ending in a slash): lease ids' last segments, and
+    /// directories with their slash.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn names(&self, prefix: &str) -> Result<Vec<String>, CoreError> {
+        self.view().list(prefix).await
+    }
+
+    /// A page of the leases that `selector` picks, in the store's order.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn search(
+        &self,
+        selector: &Selector,
+        after: Option<Tag>,
+        limit: usize,
+    ) -> Result<(Vec<Lease>, Option<Tag>), CoreError> {
+        let (records, next) = match selector.label() {
+            Some(label) => {
+                self.records.labelled(NamespaceId::ROOT, kinds::LEASE, &label, after, limit).await?
+            }
+            None => {
+                let prefix = selector.prefix();
+                self.records.page(NamespaceId::ROOT, kinds::LEASE, prefix, after, limit).await?
+            }
+        };
+        let leases = decode(&records)?.into_iter().map(|entry| entry.value).collect();
+        Ok((leases, next))
+    }
+
+    /// Tells the sweep that something may be due.
+    pub fn wake_sweep(&self) {
+        self.wake.notify_one();
+    }
+
+    fn break_off(&self, id: LeaseId) {
+        self.broken_off.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.wake.notify_one();
+    }
+}
+
+fn decode(records: &[Record]) -> Result<Vec<Entry<Lease>>, CoreError> {
+    records
+        .iter()
+        .filter(|record| !record.is_dir())
+        .map(|record| Ok(Entry { value: record.decode()?, rev: record.rev, due_at: record.due_at }))
+        .collect()
+}

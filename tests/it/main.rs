@@ -1,5 +1,13 @@
 //! All integration tests, in one binary.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy's exceptions for tests do not reach the functions that tests call"
+)]
 
+mod audit;
 mod cli;
 mod database;
 mod storage;

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::ser::{Error as _, SerializeMap, SerializeSeq};
+use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::entry::write_json;
+use crate::crypto::blind::AuditKey;
 
 /// Deepest nesting that is written out.
 const DATA_DEPTH_MAX: usize = 16;
@@ -41,12 +42,6 @@ const PROTOCOL_NUMBERS: [&str; 18] = [
     "versions",
 ];
 
-/// A keyed hash under the audit key.
-pub trait Redactor: Send + Sync {
-    /// `hmac-sha256:` and the hex of the HMAC-SHA-256 of `text`.
-    fn hmac(&self, text: &str) -> String;
-}
-
 /// A keyed hash that stands for a text in the audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -61,19 +56,19 @@ impl fmt::Display for Hmac {
 /// How the values of one request or response are hidden.
 #[derive(Clone, Copy)]
 pub struct Redaction<'a> {
-    key: &'a dyn Redactor,
+    key: &'a AuditKey,
     clear: &'a [String],
 }
 
 impl<'a> Redaction<'a> {
     /// Hides everything.
-    pub const fn new(key: &'a dyn Redactor) -> Self {
+    pub const fn new(key: &'a AuditKey) -> Self {
         Self { key, clear: &[] }
     }
 
     /// Hides everything but what stands under these top-level keys, which an administrator declared
     /// harmless (a mount's `audit_non_hmac_request_keys`).
-    pub const fn with_clear_keys(key: &'a dyn Redactor, clear: &'a [String]) -> Self {
+    pub const fn with_clear_keys(key: &'a AuditKey, clear: &'a [String]) -> Self {
         Self { key, clear }
     }
 
@@ -86,21 +81,29 @@ impl<'a> Redaction<'a> {
     /// hash. Names of fields, booleans and nulls stay. What is too deep, too wide or too long becomes one
     /// keyed hash of the whole.
     pub fn value(&self, value: &Value) -> RedactedData {
+        self.data(Item::Value(value), value)
+    }
+
+    /// As [`Redaction::value`], for the fields of an object.
+    pub fn fields(&self, fields: &Map<String, Value>) -> RedactedData {
+        self.data(Item::Fields(fields), fields)
+    }
+
+    fn data(&self, item: Item<'_>, whole: &impl Serialize) -> RedactedData {
         let values = Cell::new(0);
-        let node = Node {
+        let place = Place {
             redaction: self,
-            value,
             depth: 0,
             values: &values,
             protocol_number: false,
             clear: false,
         };
         let mut out = Vec::with_capacity(256);
-        if write_json(&node, &mut out).is_err() || out.len() > DATA_BYTES_MAX {
+        if write_json(&Node { place, item }, &mut out).is_err() || out.len() > DATA_BYTES_MAX {
             out.clear();
-            let whole = Zeroizing::new(value.to_string());
+            // A JSON value always serializes.
+            let whole = Zeroizing::new(serde_json::to_string(whole).unwrap_or_default());
             let digest = serde_json::json!({"hmac": self.text(&whole).0, "bytes": whole.len()});
-            // A map of two scalars always serializes.
             let _ = write_json(&digest, &mut out);
         }
         RedactedData(out)
@@ -117,69 +120,80 @@ impl RedactedData {
     }
 }
 
-struct Node<'a> {
+/// Where in the data we are.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     redaction: &'a Redaction<'a>,
-    value: &'a Value,
     depth: usize,
     values: &'a Cell<usize>,
     protocol_number: bool,
     clear: bool,
 }
 
-impl<'a> Node<'a> {
-    fn child(&self, value: &'a Value, key: Option<&str>) -> Self {
+impl Place<'_> {
+    fn item(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    fn field(self, key: &str) -> Self {
+        let declared = || self.redaction.clear.iter().any(|name| name == key);
         Self {
-            redaction: self.redaction,
-            value,
             depth: self.depth + 1,
-            values: self.values,
-            protocol_number: match key {
-                Some(key) => PROTOCOL_NUMBERS.contains(&key),
-                None => self.protocol_number,
-            },
-            clear: self.clear
-                || (self.depth == 0
-                    && key.is_some_and(|key| self.redaction.clear.iter().any(|name| name == key))),
+            protocol_number: PROTOCOL_NUMBERS.contains(&key),
+            clear: self.clear || (self.depth == 0 && declared()),
+            ..self
         }
     }
+
+    fn hmac(self, text: &str) -> String {
+        self.redaction.key.hmac(text)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Item<'a> {
+    Value(&'a Value),
+    Fields(&'a Map<String, Value>),
+}
+
+struct Node<'a> {
+    place: Place<'a>,
+    item: Item<'a>,
 }
 
 impl Serialize for Node<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.values.set(self.values.get() + 1);
-        if self.depth > DATA_DEPTH_MAX || self.values.get() > DATA_VALUES_MAX {
+        let place = self.place;
+        place.values.set(place.values.get() + 1);
+        if place.depth > DATA_DEPTH_MAX || place.values.get() > DATA_VALUES_MAX {
             return Err(S::Error::custom("too much to write out"));
         }
-        match self.value {
-            Value::Null => serializer.serialize_unit(),
-            Value::Bool(value) => serializer.serialize_bool(*value),
-            Value::Number(number) if self.clear || self.protocol_number => {
-                number.serialize(serializer)
-            }
-            Value::Number(number) => {
-                serializer.serialize_str(&self.redaction.key.hmac(&number.to_string()))
-            }
-            Value::String(text) if self.clear => serializer.serialize_str(text),
-            Value::String(text) => serializer.serialize_str(&self.redaction.key.hmac(text)),
-            Value::Array(items) => {
-                let mut seq = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    seq.serialize_element(&self.child(item, None))?;
-                }
-                seq.end()
-            }
-            Value::Object(fields) => {
+        let value = match self.item {
+            Item::Value(Value::Object(fields)) | Item::Fields(fields) => {
                 let mut map = serializer.serialize_map(Some(fields.len()))?;
                 for (key, value) in fields {
-                    let child = self.child(value, Some(key));
+                    let child = Self { place: place.field(key), item: Item::Value(value) };
                     if key.len() > KEY_BYTES_MAX {
-                        map.serialize_entry(&self.redaction.key.hmac(key), &child)?;
+                        map.serialize_entry(&place.hmac(key), &child)?;
                     } else {
                         map.serialize_entry(key, &child)?;
                     }
                 }
-                map.end()
+                return map.end();
             }
+            Item::Value(value) => value,
+        };
+        match value {
+            Value::Number(number) if place.clear || place.protocol_number => {
+                number.serialize(serializer)
+            }
+            Value::Number(number) => serializer.serialize_str(&place.hmac(&number.to_string())),
+            Value::String(text) if place.clear => serializer.serialize_str(text),
+            Value::String(text) => serializer.serialize_str(&place.hmac(text)),
+            Value::Array(items) => serializer.collect_seq(
+                items.iter().map(|value| Self { place: place.item(), item: Item::Value(value) }),
+            ),
+            Value::Null | Value::Bool(_) | Value::Object(_) => value.serialize(serializer),
         }
     }
 }
@@ -187,20 +201,25 @@ impl Serialize for Node<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::secret::SecretArray;
     use serde_json::json;
 
-    /// Reversible on purpose, so that a test sees what was hashed.
-    struct Spy;
+    fn key() -> AuditKey {
+        AuditKey::new(&SecretArray::init_with(|bytes| bytes.fill(7)))
+    }
 
-    impl Redactor for Spy {
-        fn hmac(&self, text: &str) -> String {
-            format!("hmac-sha256:<{}>", text.len())
-        }
+    fn hmac(text: &str) -> String {
+        key().hmac(text)
     }
 
     fn redact(value: &Value, clear: &[&str]) -> Value {
         let clear: Vec<String> = clear.iter().map(|key| (*key).to_owned()).collect();
-        let data = Redaction::with_clear_keys(&Spy, &clear).value(value);
+        let key = key();
+        let redaction = Redaction::with_clear_keys(&key, &clear);
+        let data = redaction.value(value);
+        if let Some(fields) = value.as_object() {
+            assert_eq!(redaction.fields(fields).0, data.0);
+        }
         serde_json::from_slice(data.as_bytes()).unwrap()
     }
 
@@ -213,9 +232,9 @@ mod tests {
         assert_eq!(
             redact(&value, &[]),
             json!({
-                "password": "hmac-sha256:<7>", "pin": "hmac-sha256:<4>", "ttl": 60,
+                "password": hmac("hunter2"), "pin": hmac("4938"), "ttl": 60,
                 "versions": [1, 2], "on": true, "none": null,
-                "list": ["hmac-sha256:<1>", "hmac-sha256:<1>", {"deep": "hmac-sha256:<2>"}],
+                "list": [hmac("a"), hmac("1"), {"deep": hmac("bb")}],
             })
         );
     }
@@ -225,7 +244,7 @@ mod tests {
         let value = json!({"name": {"first": "x"}, "data": {"name": "secret"}});
         assert_eq!(
             redact(&value, &["name"]),
-            json!({"name": {"first": "x"}, "data": {"name": "hmac-sha256:<6>"}})
+            json!({"name": {"first": "x"}, "data": {"name": hmac("secret")}})
         );
     }
 
@@ -241,7 +260,7 @@ mod tests {
             let whole = value.to_string();
             assert_eq!(
                 redact(&value, &["name"]),
-                json!({"hmac": format!("hmac-sha256:<{}>", whole.len()), "bytes": whole.len()})
+                json!({"hmac": hmac(&whole), "bytes": whole.len()})
             );
         }
     }
@@ -249,6 +268,6 @@ mod tests {
     #[test]
     fn an_overlong_key_is_data_that_strayed() {
         let key = "k".repeat(KEY_BYTES_MAX + 1);
-        assert_eq!(redact(&json!({key: true}), &[]), json!({"hmac-sha256:<129>": true}));
+        assert_eq!(redact(&json!({key.clone(): true}), &[]), json!({hmac(&key): true}));
     }
 }

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::broker::{AuditBroker, BrokerConfig};
 use super::chain::{Chain, ChainedLine, Witness};
 use super::entry::{CallerSummary, MountSummary, OperationSummary, Outcome, PeerSummary};
-use super::redact::{Redaction, Redactor};
+use super::redact::Redaction;
 use super::{AuditError, AuditSink, PreparedEntry, SinkError};
+use crate::crypto::blind::AuditKey;
 use crate::types::id::{EntityId, LeaseId, MountAccessor, RequestId};
+use crate::types::secret::SecretArray;
 use crate::types::time::{SystemClock, Timestamp};
 
 /// A sink in memory that can be told to fail or to stand still.
@@ -79,13 +81,8 @@ impl AuditSink for MemorySink {
     async fn close(&self) {}
 }
 
-struct Key;
-
-impl Redactor for Key {
-    fn hmac(&self, text: &str) -> String {
-        let digest = crate::crypto::digest::sha256(text.as_bytes());
-        format!("hmac-sha256:{}", data_encoding::HEXLOWER.encode(&digest))
-    }
+fn key() -> AuditKey {
+    AuditKey::new(&SecretArray::init_with(|bytes| bytes.fill(7)))
 }
 
 fn broker(sinks: &[&Arc<MemorySink>], wait_millis: u64) -> AuditBroker {
@@ -116,7 +113,8 @@ const LONG: u64 = 60_000;
 async fn an_entry_says_who_did_what_and_hides_values() {
     let sink = Arc::new(MemorySink::default());
     let broker = broker(&[&sink], LONG);
-    let redaction = Redaction::new(&Key);
+    let key = key();
+    let redaction = Redaction::new(&key);
     let peer = PeerSummary {
         spiffe_id: Some("spiffe://example.org/reports".into()),
         common_name: None,
@@ -148,7 +146,7 @@ async fn an_entry_says_who_did_what_and_hides_values() {
 
     let mut entry = sink.entries().remove(0);
     entry.as_object_mut().unwrap().remove("hash");
-    let hmac = |text: &str| Key.hmac(text);
+    let hmac = |text: &str| key.hmac(text);
     assert_eq!(
         entry,
         json!({
@@ -300,7 +298,7 @@ async fn hostile_names_cannot_break_a_line_or_steer_a_terminal() {
     let summary = OperationSummary { peer: Some(peer), ..summary(hostile) };
     let mut ticket = broker.open(summary, false).await.unwrap();
     ticket.set_reason(hostile);
-    ticket.set_request_data(Redaction::new(&Key).value(&json!({hostile: hostile})));
+    ticket.set_request_data(Redaction::new(&key()).value(&json!({hostile: hostile})));
     let _receipt = ticket.finish(ok()).await.unwrap();
 
     let line = sink.lines.lock().unwrap()[0].clone();
@@ -333,7 +331,7 @@ async fn overlong_fields_are_cut_and_the_line_stays_bounded() {
         ..CallerSummary::default()
     });
     ticket.set_reason(endless.clone());
-    ticket.set_request_data(Redaction::new(&Key).value(&json!({"a": endless.clone()})));
+    ticket.set_request_data(Redaction::new(&key()).value(&json!({"a": endless.clone()})));
     let error = Some(endless.clone());
     let _receipt = ticket.finish(Outcome { error, ..ok() }).await.unwrap();
     let line = sink.lines.lock().unwrap()[0].clone();

@@ -177,8 +177,7 @@ impl Output {
     /// # Errors
     /// When the output cannot be written.
     pub fn line(&mut self, text: &str) -> Result<(), CliError> {
-        self.out(text)?;
-        self.out("\n")
+        self.out(&format!("{text}\n"))
     }
 
     /// Prints pretty JSON.

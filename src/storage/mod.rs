@@ -117,7 +117,19 @@ pub enum Change {
         /// `Some(None)`: must be absent; `Some(Some(v))`: must equal `v`; `None`: do not care.
         expect: Option<Option<Vec<u8>>>,
     },
+    /// Fails with a conflict if any row's data key is wrapped by a term below `term`; from then on a
+    /// [`Change::Put`] of such a row is a conflict, and [`Storage::reseal`] with one too. Waits for
+    /// batches under way on any node, so that none slips past the check: once this is committed, the
+    /// keys of the terms below can be destroyed. The floor is kept as the metadata value
+    /// [`TERM_FLOOR`], and never falls.
+    RaiseTermFloor {
+        /// The lowest term that may still wrap.
+        term: u32,
+    },
 }
+
+/// Name of the metadata value (four bytes, big-endian) below which no row may be wrapped.
+pub const TERM_FLOOR: &str = "term_floor";
 
 /// A committed batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

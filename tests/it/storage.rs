@@ -84,6 +84,8 @@ contract_tests!(
     opposite_orders_do_not_lock_each_other_out,
     resealing_touches_nothing_else,
     rows_wrapped_by_old_terms_are_found,
+    a_raised_floor_refuses_older_terms_for_ever,
+    nothing_slips_under_a_floor_that_is_being_raised,
     metadata_is_compared_and_set,
     the_sequence_never_falls,
     reopening_keeps_everything,

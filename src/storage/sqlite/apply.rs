@@ -6,7 +6,7 @@ use super::super::row::{check_next_rev, labels_from_bytes, labels_to_bytes, rev_
 use super::{Change, Kind, Row, RowKey, StorageError, read};
 use crate::crypto::blind::Tag;
 use crate::crypto::envelope::SealedRecord;
-use crate::storage::Expect;
+use crate::storage::{Expect, TERM_FLOOR};
 
 /// Why a batch was not applied.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub(super) fn batch(db: &Connection, changes: &[Change]) -> Applied {
     changes.iter().try_for_each(|change| match change {
         Change::Put { row, expect } => {
             check_next_rev(row, *expect)?;
+            require(row.sealed.term() >= term_floor(db)?)?;
             match expect {
                 Expect::Absent => insert(db, row),
                 Expect::Rev(rev) => update(db, row, *rev),
@@ -92,13 +93,26 @@ pub(super) fn batch(db: &Connection, changes: &[Change]) -> Applied {
         Change::PutMeta { name, value, expect } => {
             put_meta(db, name, value.as_deref(), expect.as_ref().map(Option::as_deref))
         }
+        Change::RaiseTermFloor { term } => {
+            require(read::count_wrapped_below(db, *term)? == 0)?;
+            let floor = term_floor(db)?.max(*term);
+            put_meta(db, TERM_FLOOR, Some(&floor.to_be_bytes()), None)
+        }
     })
+}
+
+fn term_floor(db: &Connection) -> Result<u32, ApplyError> {
+    let Some(value) = read::meta(db, TERM_FLOOR)? else { return Ok(0) };
+    let bytes = value.try_into().map_err(|_| StorageError::Corrupt(TERM_FLOOR.to_owned()))?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 /// Replaces sealed bytes of rows that did not change meanwhile.
 pub(super) fn reseal(db: &Connection, rows: &[(RowKey, u64, SealedRecord)]) -> Applied {
     let mut statement = db.prepare_cached(RESEAL)?;
+    let floor = term_floor(db)?;
     for (key, rev, sealed) in rows {
+        require(sealed.term() >= floor)?;
         statement.execute(params![
             key.namespace.0,
             key.kind.0,

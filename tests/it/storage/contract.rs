@@ -535,6 +535,55 @@ pub async fn rows_wrapped_by_old_terms_are_found(test: &TestStore) {
     assert!(store.wrapped_below(3, None, 10).await.unwrap().is_empty());
 }
 
+pub async fn a_raised_floor_refuses_older_terms_for_ever(test: &TestStore) {
+    let store = test.open().await;
+    put_all(&store, [Row { sealed: sealed(2, b"x"), ..row(1) }, row(2)]).await;
+    let raise = |term| store.commit(vec![Change::RaiseTermFloor { term }]);
+    assert_conflict!(raise(2).await);
+    put_all(&store, [row(3)]).await;
+    for number in [2, 3] {
+        store.commit(vec![delete(&row(number))]).await.unwrap();
+    }
+    raise(2).await.unwrap();
+    assert_conflict!(raise(3).await);
+    raise(1).await.unwrap();
+    assert_conflict!(store.commit(vec![insert(row(4))]).await);
+    // The floor did not fall to 1.
+    assert_conflict!(store.commit(vec![replace(Row { rev: 2, ..row(1) })]).await);
+    assert_conflict!(store.reseal(vec![(key(1), 1, sealed(1, b"x"))]).await);
+    let at_floor = Row { sealed: sealed(2, b"y"), ..row(5) };
+    store.commit(vec![insert(at_floor)]).await.unwrap();
+    store.reseal(vec![(key(1), 1, sealed(3, b"x"))]).await.unwrap();
+    assert_eq!(store.get(key(1)).await.unwrap().unwrap().sealed.term(), 3);
+}
+
+pub async fn nothing_slips_under_a_floor_that_is_being_raised(test: &TestStore) {
+    let store = test.open().await;
+    for round in 0..20u32 {
+        let (old, new) = (round + 1, round + 2);
+        let base = u64::from(round) * 100;
+        let writers: Vec<_> = (0..8)
+            .map(|n| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let row = Row { sealed: sealed(old, b"old"), ..row(base + n) };
+                    store.commit(vec![insert(row)]).await.is_ok()
+                })
+            })
+            .collect();
+        let raised = store.commit(vec![Change::RaiseTermFloor { term: new }]).await.is_ok();
+        let mut written = 0;
+        for writer in writers {
+            written += u64::from(writer.await.unwrap());
+        }
+        assert_eq!(store.count_wrapped_below(new).await.unwrap(), written);
+        assert!(!raised || written == 0, "{written} rows are below a raised floor");
+        for n in 0..8 {
+            let _ = store.commit(vec![delete(&row(base + n))]).await;
+        }
+    }
+}
+
 pub async fn metadata_is_compared_and_set(test: &TestStore) {
     let store = test.open().await;
     let put = async |value: Option<&[u8]>, expect: Option<Option<&[u8]>>| {

@@ -6,19 +6,34 @@ use crate::types::path::ApiPath;
 /// One act that was judged and allowed. Whatever acts for a caller asks for one; it cannot be
 /// made, copied or changed elsewhere, so nothing acts without having been judged.
 ///
-/// ```compile_fail
-/// fn twice(permit: leasehold::core::acl::permit::Permit) {
-///     let copy = permit.clone();
-/// }
 /// ```
-///
-/// ```compile_fail
 /// use leasehold::core::acl::permit::Permit;
+/// use leasehold::core::acl::{Acl, CheckRequest, CompiledPolicy};
 /// use leasehold::core::operation::Operation;
+/// use leasehold::core::policy::template::TemplateValues;
 /// use leasehold::types::path::ApiPath;
 ///
+/// let acl = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
 /// let path = ApiPath::parse("secret/data/x").unwrap();
+/// let permit: Permit = acl.authorize(&CheckRequest::new(&path, Operation::Read)).unwrap();
+/// assert_eq!(permit.path(), &path);
+/// ```
+///
+/// Not twice:
+///
+/// ```compile_fail,E0599
+/// # fn act(permit: leasehold::core::acl::permit::Permit) {
+/// let copy: leasehold::core::acl::permit::Permit = permit.clone();
+/// # }
+/// ```
+///
+/// Not by hand:
+///
+/// ```compile_fail,E0451
+/// # use leasehold::core::{acl::permit::Permit, operation::Operation};
+/// # fn act(path: leasehold::types::path::ApiPath) {
 /// let permit = Permit { path, operation: Operation::Read, sudo: true };
+/// # }
 /// ```
 #[derive(Debug)]
 #[must_use = "a permit is the proof that an act was allowed: hand it to what acts"]

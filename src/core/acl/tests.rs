@@ -42,10 +42,9 @@ fn judge_of(rules: &[&str], at: &str) -> String {
     let text: String = rules.iter().map(|path| rule(path, "read")).collect();
     let acl = acl(&[&text]);
     let path = path(at);
-    match acl.check(&CheckRequest::new(&path, Operation::Read)).reason {
-        Reason::Granted { rule } => rule.to_owned(),
-        other => panic!("{other:?}"),
-    }
+    let decision = acl.check(&CheckRequest::new(&path, Operation::Read));
+    let Reason::Granted { rule } = decision.reason else { panic!("{decision:?}") };
+    rule.to_owned()
 }
 
 #[test]
@@ -198,14 +197,12 @@ fn refusal(rules: &[&str], body: &Value) -> Option<String> {
     let explained = acl.explain(&request);
     let decision = acl.check(&request);
     assert_eq!(decision.allowed, explained.allowed);
-    match decision.reason {
-        Reason::Granted { .. } => None,
-        Reason::Constraint { refusal, .. } => {
-            assert_eq!(explained.refused_parameter.as_deref(), refusal.parameter());
-            Some(refusal.parameter().unwrap_or("all").to_owned())
-        }
-        other => panic!("{other:?}"),
+    if decision.allowed {
+        return None;
     }
+    let Reason::Constraint { refusal, .. } = decision.reason else { panic!("{decision:?}") };
+    assert_eq!(explained.refused_parameter.as_deref(), refusal.parameter());
+    Some(refusal.parameter().unwrap_or("all").to_owned())
 }
 
 #[test]

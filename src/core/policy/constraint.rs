@@ -104,6 +104,14 @@ impl ValuePattern {
         }
     }
 
+    /// How a boolean or a number is written as text.
+    fn as_spelled(&self) -> Option<String> {
+        if let Self::Value(own @ (Value::Bool(_) | Value::Number(_))) = self {
+            return Some(own.to_string());
+        }
+        None
+    }
+
     /// Whether the value is this in any spelling that an engine might read as this.
     fn is_or_holds(&self, value: &Value) -> bool {
         if self.is(value) {
@@ -112,10 +120,7 @@ impl ValuePattern {
         match value {
             Value::Array(items) => items.iter().any(|item| self.is_or_holds(item)),
             Value::String(text) => {
-                let own = match self {
-                    Self::Value(own @ (Value::Bool(_) | Value::Number(_))) => Some(own.to_string()),
-                    _ => None,
-                };
+                let own = self.as_spelled();
                 text.split(',').map(str::trim).any(|part| match &own {
                     Some(own) => own == part,
                     None => self.matches_text(part),

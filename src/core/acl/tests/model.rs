@@ -50,9 +50,9 @@ fn matches(rule: &str, path: &str) -> bool {
 /// The five documented criteria: `Less` when `a` is of lower priority.
 fn compare(a: &str, b: &str) -> Ordering {
     let pluses = |path: &str| path.split('/').filter(|segment| *segment == "+").count();
-    match wildcard(a).cmp(&wildcard(b)) {
-        Ordering::Equal => {}
-        order => return order,
+    let first = wildcard(a).cmp(&wildcard(b));
+    if first.is_ne() {
+        return first;
     }
     if a.ends_with('*') != b.ends_with('*') {
         return if a.ends_with('*') { Ordering::Less } else { Ordering::Greater };
@@ -90,7 +90,7 @@ fn model(rules: &[ModelRule], operation: &str, path: &str) -> Option<(String, bo
         })
     })?;
     let same: Vec<&ModelRule> = rules.iter().filter(|rule| rule.path == chosen.path).collect();
-    let has = |name: &str| same.iter().any(|rule| rule.capabilities.iter().any(|c| *c == name));
+    let has = |name: &str| same.iter().any(|rule| rule.capabilities.contains(&name));
     Some((chosen.path.clone(), has(operation) && !has("deny")))
 }
 
@@ -153,8 +153,12 @@ proptest! {
         let rule = match decision.reason {
             Reason::Granted { rule }
             | Reason::Denied { rule }
-            | Reason::MissingCapability { rule, .. } => Some(rule.to_owned()),
-            _ => None,
+            | Reason::MissingCapability { rule, .. }
+            | Reason::Constraint { rule, .. } => Some(rule.to_owned()),
+            Reason::Root
+            | Reason::NoRule
+            | Reason::UnresolvedDenial { .. }
+            | Reason::OutsideScopes => None,
         };
         prop_assert_eq!(rule, expected.map(|(rule, _)| rule));
     }
@@ -219,7 +223,11 @@ proptest! {
             Reason::Denied { rule } | Reason::MissingCapability { rule, .. } => {
                 prop_assert!(!Pattern::parse(rule).unwrap().contains(&pattern), "{}", rule);
             }
-            other => prop_assert!(false, "{:?}", other),
+            Reason::Root
+            | Reason::NoRule
+            | Reason::Constraint { .. }
+            | Reason::UnresolvedDenial { .. }
+            | Reason::OutsideScopes => prop_assert!(false, "{:?}", decision),
         }
     }
 }

@@ -185,7 +185,8 @@ fn unknown(words: &[&str]) -> TemplateError {
     TemplateError::Unknown(words.first().unwrap_or(&"").chars().take(32).collect())
 }
 
-fn plain(text: &str) -> String {
+/// Text of a caller or operator as it may stand in a name.
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| {
             let fits = c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '-');

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod aead;
+pub mod batch;
 pub mod blind;
 pub mod digest;
 pub mod envelope;

@@ -113,10 +113,9 @@ impl PreparedEntry {
     fn settle(&mut self, result: Result<(), SinkError>) {
         let Some(done) = self.done.take() else { return };
         let lane = &self.lane;
-        let left = lane.pending.fetch_sub(1, Ordering::AcqRel).saturating_sub(1);
+        lane.pending.fetch_sub(1, Ordering::AcqRel);
         lane.settled.fetch_add(1, Ordering::AcqRel);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        lane.depth.set(left as f64);
+        lane.depth.decrement(1.0);
         match &result {
             Ok(()) => {
                 lane.written.increment(1);
@@ -186,6 +185,7 @@ impl LaneState {
     ) -> (PreparedEntry, oneshot::Receiver<Result<(), SinkError>>) {
         let (done, wait) = oneshot::channel();
         self.pending.fetch_add(1, Ordering::AcqRel);
+        self.depth.increment(1.0);
         let submitted = self.clock.monotonic();
         (PreparedEntry { body, mark, done: Some(done), lane: self.clone(), submitted }, wait)
     }

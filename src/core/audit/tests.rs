@@ -339,3 +339,32 @@ async fn overlong_fields_are_cut_and_the_line_stays_bounded() {
     assert!(ChainedLine::parse(line.strip_suffix(b"\n").unwrap()).unwrap().intact);
     assert_eq!(sink.entries()[0]["caller"]["policies"].as_array().unwrap().len(), 129);
 }
+
+#[tokio::test]
+async fn what_is_written_refused_and_waiting_is_measured() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let sink = Arc::new(MemorySink::default());
+    let broker = metrics::with_local_recorder(&recorder, || broker(&[&sink], LONG));
+    let open = || broker.open(summary("x"), false);
+    for _ in 0..3 {
+        let _receipt = open().await.unwrap().finish(ok()).await.unwrap();
+    }
+    drop(open().await.unwrap());
+    sink.failing.store(true, Ordering::SeqCst);
+    let _ = open().await.unwrap().finish(ok()).await.unwrap_err();
+    sink.failing.store(false, Ordering::SeqCst);
+    sink.stuck.store(true, Ordering::SeqCst);
+    drop((open().await.unwrap(), open().await.unwrap()));
+
+    let text = recorder.handle().render();
+    for line in [
+        "leasehold_audit_entries_total{sink=\"memory\"} 4",
+        "leasehold_audit_failures_total{sink=\"memory\"} 1",
+        "leasehold_audit_aborted_total 3",
+        "leasehold_audit_queue_depth{sink=\"memory\"} 2",
+        "leasehold_audit_write_seconds_count{sink=\"memory\"} 4",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    sink.release();
+}

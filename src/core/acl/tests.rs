@@ -64,6 +64,7 @@ fn the_documented_order_of_rules_holds() {
         // 2. Not ending in `*`.
         ("secret/+/bar", "secret/*", "secret/foo/bar"),
         ("secret/+/+", "secret/+/b*", "secret/foo/bar"),
+        ("secret/+/+/baz", "secret/+/bar/b*", "secret/foo/bar/baz"),
         // 3. Fewer `+`.
         ("secret/*", "secret/+/+/foo/*", "secret/a/b/foo/x"),
         ("secret/+/bar/baz", "secret/+/+/baz", "secret/foo/bar/baz"),
@@ -74,6 +75,7 @@ fn the_documented_order_of_rules_holds() {
         // 5. Lexicographically greater. `+` sorts before letters.
         ("+/+/b/+", "+/+/+/b", "x/y/b/b"),
         ("+/b/+", "+/+/b", "x/b/b"),
+        ("+/b/+/c", "+/+/c/c", "x/b/c/c"),
     ] {
         for rules in [[stronger, weaker], [weaker, stronger]] {
             assert_eq!(judge_of(&rules, path), stronger, "{rules:?}");

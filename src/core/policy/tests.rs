@@ -425,6 +425,36 @@ fn an_envelope_matches_whatever_the_template_could() {
     }
 }
 
+#[test]
+fn containment_is_exact_at_the_edges() {
+    for (outer, inner, expected) in [
+        ("a", "a", true),
+        ("a", "a*", false),
+        ("a*", "a", true),
+        ("a*", "ab*", true),
+        ("ab*", "a*", false),
+        ("a/*", "a/+/c", true),
+        ("a/b*", "a/+/c", false),
+        ("+/a", "+/a*", false),
+        ("+/a*", "+/a", true),
+        ("+/a*", "+/ab/c", true),
+        ("+/a*", "+/+", false),
+        ("+/*", "+/+", true),
+        ("+/*", "a*", false),
+        ("+/*", "a/*", true),
+        ("+/b*", "a/*", false),
+        ("+/b*", "a/bc*", true),
+        ("+/b", "a/b*", false),
+        ("+/+", "a/+", true),
+        ("a/+", "+/+", false),
+        ("+/+", "+/+/+", false),
+        ("+/+/*", "+/+", false),
+    ] {
+        let [outer, inner] = [outer, inner].map(|text| Pattern::parse(text).unwrap());
+        assert_eq!(outer.contains(&inner), expected, "{outer} {inner}");
+    }
+}
+
 fn any_pattern() -> impl Strategy<Value = Pattern> {
     "([ab+]{1,2}/){0,3}[ab+]{0,2}\\*?".prop_filter_map("refused", |text| Pattern::parse(&text).ok())
 }

@@ -110,6 +110,23 @@ fn any_path() -> impl Strategy<Value = String> {
     "([ab]{1,2}|a\\+|\\+|\\*)(/([ab]{1,2}|\\*)){0,4}/?"
 }
 
+/// The path of one of the rules with something in the place of its wildcards, or any path.
+fn near(policies: &[Vec<ModelRule>], pick: &proptest::sample::Index, fill: &[String]) -> String {
+    let rules = policies.concat();
+    let mut fill = fill.iter().cycle();
+    let mut next = || fill.next().unwrap().clone();
+    if rules.is_empty() {
+        return next();
+    }
+    let rule = &pick.get(&rules).path;
+    let segment = |s: &str| match s.strip_suffix('*') {
+        _ if s == "+" => next(),
+        Some(head) => format!("{head}{}", next()),
+        None => s.to_owned(),
+    };
+    rule.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
 fn any_operation() -> impl Strategy<Value = Operation> {
     proptest::sample::select(vec![Operation::Read, Operation::List, Operation::Update])
 }
@@ -142,9 +159,12 @@ proptest! {
     #[test]
     fn the_acl_judges_as_the_model(
         policies in any_policies(),
-        at in any_path(),
+        far in proptest::option::weighted(0.2, any_path()),
+        pick in any::<proptest::sample::Index>(),
+        fill in proptest::collection::vec("[ab]{1,2}", 4),
         operation in any_operation(),
     ) {
+        let at = far.unwrap_or_else(|| near(&policies, &pick, &fill));
         let acl = build(&policies);
         let expected = model(&policies.concat(), operation.as_str(), &at);
         let at = path(&at);

@@ -562,8 +562,10 @@ impl Storage {
             return Ok(SecretString::new(text.trim().to_owned()));
         }
         if !self.url_env.is_empty() {
-            let value = std::env::var(&self.url_env)
-                .map_err(|error| Problem::new("storage.url_env", error.to_string()))?;
+            // The error's own words may quote the value.
+            let value = std::env::var(&self.url_env).map_err(|_| {
+                Problem::new("storage.url_env", "no such variable, or its value is not text")
+            })?;
             return Ok(SecretString::new(value));
         }
         Ok(SecretString::new(self.url.clone()))

@@ -13,8 +13,9 @@ use quick_cache::sync::Cache;
 
 use crate::crypto::blind::TokenHash;
 use crate::storage::RowKey;
-use crate::types::id::MountAccessor;
+use crate::types::id::{Accessor, MountAccessor};
 
+use super::records::Records;
 use super::scope::ScopeSet;
 use super::acl::{Acl, CheckRequest};
 use super::context::{Core, Unsealed};
@@ -166,6 +167,32 @@ impl Core {
             (None, Some(peer)) => self.caller_by_certificate(unsealed, peer).await,
             (None, None) => Err(CoreError::denied("neither a token nor a certificate")),
         }
+    }
+
+    /// The caller that a token stands for, wherever it is presented. For questions about it.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such token.
+    pub async fn caller_of_token(
+        &self,
+        unsealed: &Unsealed,
+        plain: &str,
+    ) -> Result<Caller, CoreError> {
+        let token = unsealed.tokens.lookup(plain).await?;
+        token_caller(unsealed, token.ok_or_else(|| CoreError::invalid("invalid token"))?).await
+    }
+
+    /// The caller whose token has that accessor.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such token.
+    pub async fn caller_of_accessor(
+        &self,
+        unsealed: &Unsealed,
+        accessor: &Accessor,
+    ) -> Result<Caller, CoreError> {
+        let token = unsealed.tokens.lookup_accessor(accessor.as_str()).await?;
+        token_caller(unsealed, token.ok_or_else(|| CoreError::invalid("invalid accessor"))?).await
     }
 
     async fn caller_by_token(
@@ -356,6 +383,7 @@ fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {
 
 /// What ends with a token: the leases that belong to it, and what it kept in its cubbyhole.
 pub(in crate::core) struct Aftermath {
+    pub(in crate::core) records: Arc<Records>,
     pub(in crate::core) leases: Arc<Leases>,
     pub(in crate::core) mounts: Arc<MountTable>,
 }
@@ -364,6 +392,7 @@ pub(in crate::core) struct Aftermath {
 impl TokenGone for Aftermath {
     async fn token_gone(&self, hash: &str, _entry: &TokenEntry) -> Result<(), CoreError> {
         self.leases.end_with_token(hash).await?;
+        super::wrap::view(self.records.clone()).remove(hash).await?;
         for mounted in self.mounts.all() {
             if let Backend::Secret(engine) = &mounted.backend {
                 engine.caller_gone(&mounted.context(), hash).await?;

@@ -215,6 +215,7 @@ impl Unsealed {
         leases.load_hold().await?;
         let tokens = Arc::new(TokenStore::new(records.clone(), core.clock.clone()));
         tokens.on_gone(Arc::new(super::caller::Aftermath {
+            records: records.clone(),
             leases: leases.clone(),
             mounts: mounts.clone(),
         }));

@@ -29,6 +29,7 @@ use super::records::Batch;
 use super::reply::Reply;
 use super::request::{Answered, Request, Verb};
 use super::route::{self, Access, Params, RouteSpec};
+use super::token::Use;
 
 /// Where a path leads.
 enum Place<'c, 'p> {
@@ -62,8 +63,9 @@ impl Core {
         );
         let mutating = request.verb.operation().is_write();
         let mut ticket = self.audit.open(summary, mutating).await.map_err(refused_by_audit)?;
-        let result = self.serve(&mut ticket, request).await;
-        self.conclude(ticket, result).await
+        let mut route = "none".to_owned();
+        let result = self.serve(&mut ticket, &mut route, request).await;
+        self.conclude(ticket, route, result).await
     }
 
     /// Records a request that was refused before it reached the core: its path or body was bad.
@@ -81,12 +83,13 @@ impl Core {
     ) -> Result<Answered, CoreError> {
         let summary = summary(&id, received_at, verb.operation(), path, connection);
         let ticket = self.audit.open(summary, false).await.map_err(refused_by_audit)?;
-        self.conclude(ticket, Err(error)).await
+        self.conclude(ticket, "refused".to_owned(), Err(error)).await
     }
 
     async fn conclude(
         &self,
         mut ticket: AuditTicket,
+        route: String,
         mut result: Result<Reply, CoreError>,
     ) -> Result<Answered, CoreError> {
         let unsealed = self.unsealed().ok();
@@ -116,7 +119,7 @@ impl Core {
             }
         }
         match ticket.finish(ending).await {
-            Ok(receipt) => Ok(Answered::new(result, receipt)),
+            Ok(receipt) => Ok(Answered::new(result, route, receipt)),
             Err(error) => {
                 if let (Ok(reply), Some(unsealed)) = (&result, &unsealed) {
                     take_back(unsealed, reply).await;
@@ -129,6 +132,7 @@ impl Core {
     async fn serve(
         self: &Arc<Self>,
         ticket: &mut AuditTicket,
+        route: &mut String,
         mut request: Request,
     ) -> Result<Reply, CoreError> {
         let unsealed = self.unsealed()?;
@@ -165,6 +169,9 @@ impl Core {
             Place::Mount(mounted, rest) => matched(mount_routes(mounted), rest),
             Place::Nowhere => None,
         };
+        if let Some(found) = &matched {
+            *route = route_label(&place, found.route);
+        }
         if let Some(found) = &matched
             && found.route.access == Access::Public
         {
@@ -174,10 +181,15 @@ impl Core {
             .caller(&unsealed, request.token.as_ref().map(|t| t.expose()), &request.connection)
             .await?;
         ticket.set_caller(caller_summary(&caller, &redaction));
-        if let Some(token) = caller.token() {
-            unsealed.tokens.consume_use(token).await?;
+        let used = match caller.token() {
+            Some(token) => unsealed.tokens.consume_use(token).await?,
+            None => Use::More,
+        };
+        let result = self.serve_caller(&unsealed, ticket, &place, matched, &caller, request).await;
+        if let (Use::Last, Some(hash)) = (used, caller.token().and_then(|t| t.stored_name())) {
+            unsealed.tokens.revoke_tree(hash).await?;
         }
-        self.serve_caller(&unsealed, ticket, &place, matched, &caller, request).await
+        result
     }
 
     fn place<'c, 'p>(&'c self, unsealed: &Unsealed, path: &'p ApiPath) -> Place<'c, 'p> {
@@ -229,7 +241,7 @@ impl Core {
                     AuthOutcome::Respond(reply) => reply,
                     AuthOutcome::Login(grant) => {
                         let path = request.path.as_str();
-                        super::login::login(self, unsealed, mounted, *grant, path).await?
+                        super::login::login(unsealed, mounted, *grant, path).await?
                     }
                 }
             }
@@ -421,6 +433,15 @@ fn changes_standing(place: &Place<'_, '_>) -> bool {
         Place::System(table, _) => table.prefix() != "auth/token/",
         Place::Mount(mounted, _) => matches!(mounted.backend, Backend::Auth(_)),
         Place::Nowhere => false,
+    }
+}
+
+/// Bounded in number: prefixes and kinds come from this build, not from callers.
+fn route_label(place: &Place<'_, '_>, route: &RouteSpec) -> String {
+    match place {
+        Place::System(table, _) => format!("{}{}", table.prefix(), route.pattern),
+        Place::Mount(mounted, _) => format!("{}/{}", mounted.entry.kind, route.pattern),
+        Place::Nowhere => "none".to_owned(),
     }
 }
 

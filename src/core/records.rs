@@ -598,6 +598,11 @@ fn depth(name: &str) -> usize {
     name.bytes().filter(|b| *b == b'/').count()
 }
 
+/// The cursor of a listing, from the bytes that its last page gave.
+pub const fn cursor(bytes: [u8; 16]) -> Tag {
+    Tag::from_bytes(bytes)
+}
+
 /// The last segment of a name, with the slash of a directory.
 pub fn last_segment(name: &str) -> &str {
     name.get(dir_of(name).len()..).unwrap_or_default()

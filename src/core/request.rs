@@ -69,13 +69,23 @@ pub struct Request {
 pub struct Answered {
     /// What is answered.
     pub result: Result<Reply, CoreError>,
+    route: String,
     receipt: AuditReceipt,
 }
 
 impl Answered {
     /// Joins an answer with the proof that it was recorded.
-    pub(in crate::core) fn new(result: Result<Reply, CoreError>, receipt: AuditReceipt) -> Self {
-        Self { result, receipt }
+    pub(in crate::core) fn new(
+        result: Result<Reply, CoreError>,
+        route: String,
+        receipt: AuditReceipt,
+    ) -> Self {
+        Self { result, route, receipt }
+    }
+
+    /// The route that served it, such as `kv/data/*path`: for metrics.
+    pub fn route(&self) -> &str {
+        &self.route
     }
 
     /// Which request it answers.

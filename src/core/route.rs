@@ -57,7 +57,8 @@ pub const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> 
 pub struct RouteSpec {
     /// Its name, unique within the engine: the stem of the operation id.
     pub name: &'static str,
-    /// Segments; `:name` takes one segment, a final `*name` takes the rest (possibly nothing).
+    /// Segments; `:name` takes one segment, a final `*name` takes the rest (possibly nothing), and a
+    /// `*name` before a last fixed segment takes all that precedes it.
     pub pattern: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
@@ -93,6 +94,12 @@ impl RouteSpec {
         let mut done = path.is_empty();
         for part in self.pattern.split('/').filter(|part| !part.is_empty()) {
             if let Some(name) = part.strip_prefix('*') {
+                let rest = match self.pattern.rsplit_once('/') {
+                    Some((_, last)) if !last.starts_with('*') => {
+                        rest.strip_suffix(last)?.strip_suffix('/')?
+                    }
+                    Some(_) | None => rest,
+                };
                 params.insert(name, rest);
                 return Some(Params(params));
             }
@@ -154,6 +161,7 @@ mod tests {
         spec("config", "config"),
         spec("role", "roles/:name"),
         spec("roles", "roles"),
+        spec("tune", "data/*path/tune"),
         spec("data", "data/*path"),
         spec("rest", "*path"),
     ];
@@ -182,6 +190,8 @@ mod tests {
         assert_eq!(found("roles"), ("roles", vec![]));
         assert_eq!(found("roles/x/y"), ("rest", vec![("path", "roles/x/y")]));
         assert_eq!(found("data/a/b"), ("data", vec![("path", "a/b")]));
+        assert_eq!(found("data/a/b/tune"), ("tune", vec![("path", "a/b")]));
+        assert_eq!(found("data/tune"), ("data", vec![("path", "tune")]));
         assert_eq!(found("data/a/"), ("data", vec![("path", "a/")]));
         assert_eq!(found("data/"), ("data", vec![("path", "")]));
         assert_eq!(found(""), ("rest", vec![("path", "")]));

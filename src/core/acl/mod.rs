@@ -392,6 +392,21 @@ impl Acl {
         })
     }
 
+    /// Whether some rule could allow something below `dir`, a path that ends in a slash. For
+    /// listings of what the caller has any business with; decides nothing.
+    pub fn reaches_below(&self, dir: &str) -> bool {
+        let reaches = |pattern: &str| {
+            let fixed = pattern.split(['*', '+']).next().unwrap_or_default();
+            fixed.starts_with(dir) || (fixed.len() < pattern.len() && dir.starts_with(fixed))
+        };
+        self.root
+            || self
+                .indexes()
+                .flat_map(RuleIndex::rules)
+                .filter(|rule| !rule.capabilities.contains(CapabilitySet::DENY))
+                .any(|rule| reaches(rule.pattern.as_str()))
+    }
+
     fn indexes(&self) -> impl Iterator<Item = &RuleIndex> + Clone {
         self.policies.iter().map(|policy| &policy.fixed).chain(self.resolved.as_deref())
     }

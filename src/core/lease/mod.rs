@@ -276,6 +276,25 @@ impl Leases {
         Ok((leases, next))
     }
 
+    /// How many leases a mount has; only those whose revocation has failed when `overdue`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self, mount: &MountAccessor, overdue: bool) -> Result<u64, CoreError> {
+        if overdue {
+            let mut count = 0;
+            self.walk(&Selector::Overdue, async |entries| {
+                count += entries.iter().filter(|entry| entry.value.mount == *mount).count() as u64;
+                Ok(())
+            })
+            .await?;
+            return Ok(count);
+        }
+        let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &mount_label(mount));
+        let storage = self.records.storage();
+        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, u64::MAX >> 1).await?)
+    }
+
     /// Tells the sweep that something may be due.
     pub fn wake_sweep(&self) {
         self.wake.notify_one();

@@ -1,0 +1,193 @@
+//! The HTTP edge: from a request on a connection to a core request, and from the core's answer to the
+//! envelope that clients expect. Decides nothing.
+
+mod envelope;
+mod extract;
+mod json;
+pub mod sys;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Method, Request as HttpRequest, Response, StatusCode};
+use axum::{Extension, Router};
+use tracing::Instrument;
+
+use crate::core::context::Core;
+use crate::core::error::CoreError;
+use crate::core::fields::Fields;
+use crate::core::peer::ConnectionInfo;
+use crate::core::request::{Request, Verb};
+use crate::core::seal::endpoints;
+use crate::types::id::RequestId;
+use crate::types::time::Ttl;
+
+use extract::{Parsed, Refusal};
+
+/// What the edge works with.
+#[derive(Clone)]
+struct Edge {
+    core: Arc<Core>,
+    limits: EdgeLimits,
+}
+
+/// Limits of the edge, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeLimits {
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest time one request may take.
+    pub request_timeout: Duration,
+}
+
+/// The service that answers requests. Each request carries its [`ConnectionInfo`] as an extension.
+pub fn router(core: Arc<Core>, limits: EdgeLimits) -> Router {
+    Router::new().fallback(answer).with_state(Edge { core, limits })
+}
+
+/// Header names by which proxies claim who the client was. Nobody is believed here, and whoever sends
+/// one is told so instead of being served as somebody else than they think.
+const PROXY_CLAIMS: &[&str] =
+    &["x-forwarded-client-cert", "x-ssl-client-cert", "x-client-cert", "ssl-client-cert"];
+
+async fn answer(
+    State(edge): State<Edge>,
+    Extension(connection): Extension<ConnectionInfo>,
+    request: HttpRequest<Body>,
+) -> Response<Body> {
+    let Ok(id) = RequestId::random() else {
+        return envelope::render_error(&CoreError::internal("no randomness"), None);
+    };
+    let started = edge.core.clock.monotonic();
+    let span = tracing::info_span!("request", request_id = %id, connection = connection.id);
+    let head = request.method() == Method::HEAD;
+    let timeout = edge.limits.request_timeout;
+    let clock = edge.core.clock.clone();
+    let serve = serve(edge, connection, request, id.clone()).instrument(span);
+    let (mut response, route) = match tokio::time::timeout(timeout, serve).await {
+        Ok(done) => done,
+        Err(_) => {
+            let error = CoreError::Overloaded { retry_after: Ttl::from_secs(1) };
+            (envelope::render_error(&error, Some(&id)), "timeout".to_owned())
+        }
+    };
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    let status = response.status().as_u16().to_string();
+    let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+    metrics::counter!("leasehold_requests_total", "route" => route.clone(), "status" => status)
+        .increment(1);
+    metrics::histogram!("leasehold_request_seconds", "route" => route).record(seconds);
+    response
+}
+
+/// Serves one request; the second part is the route's name for the metrics.
+async fn serve(
+    edge: Edge,
+    connection: ConnectionInfo,
+    request: HttpRequest<Body>,
+    id: RequestId,
+) -> (Response<Body>, String) {
+    let received_at = edge.core.clock.now();
+    if let Some(name) = PROXY_CLAIMS.iter().find(|name| request.headers().contains_key(**name)) {
+        let error = CoreError::invalid(format!(
+            "the header {name} is not accepted: clients identify themselves by their own connection"
+        ));
+        return (envelope::render_error(&error, Some(&id)), "refused".to_owned());
+    }
+    if !request.uri().path().starts_with("/v1/") {
+        return (envelope::render_error(&CoreError::NotFound, Some(&id)), "none".to_owned());
+    }
+    let head_only = request.method() == Method::HEAD;
+    let raw_path = request.uri().path().trim_start_matches("/v1/").to_owned();
+    let verb = verb_of(request.method());
+    match extract::parse(request, edge.limits.body_bytes_max).await {
+        Ok(parsed) => dispatch(&edge, connection, parsed, id, received_at, head_only).await,
+        Err(refusal) => {
+            let response = refuse(&edge, connection, refusal, id, received_at, verb, &raw_path).await;
+            (response, "refused".to_owned())
+        }
+    }
+}
+
+async fn dispatch(
+    edge: &Edge,
+    connection: ConnectionInfo,
+    parsed: Parsed,
+    id: RequestId,
+    received_at: crate::types::time::Timestamp,
+    head_only: bool,
+) -> (Response<Body>, String) {
+    let core = &edge.core;
+    let Parsed { verb, path, fields, token, wrap_ttl, idempotency_key } = parsed;
+    if let Some(endpoint) = endpoints::find(verb, &path) {
+        let route = endpoint.name().to_owned();
+        let fields = Fields::new(fields);
+        let outcome = endpoints::serve(core, endpoint, fields, &connection, &id, token).await;
+        let response = match outcome {
+            Ok((status, body)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                envelope::json_response(status, &body, &id)
+            }
+            Err(error) => envelope::render_error(&error, Some(&id)),
+        };
+        return (response, route);
+    }
+    if head_only {
+        let response = envelope::render_refusal(&Refusal::Method, Some(&id));
+        return (response, "refused".to_owned());
+    }
+    let request = Request {
+        id: id.clone(),
+        received_at,
+        verb,
+        path,
+        fields,
+        token,
+        connection,
+        wrap_ttl,
+        idempotency_key,
+    };
+    match core.handle(request).await {
+        Ok(answered) => {
+            let route = answered.route().to_owned();
+            (envelope::render(answered), route)
+        }
+        Err(error) => (envelope::render_error(&error, Some(&id)), "unaudited".to_owned()),
+    }
+}
+
+/// Refused requests are audited too, as far as they were understood.
+async fn refuse(
+    edge: &Edge,
+    connection: ConnectionInfo,
+    refusal: Refusal,
+    id: RequestId,
+    received_at: crate::types::time::Timestamp,
+    verb: Verb,
+    raw_path: &str,
+) -> Response<Body> {
+    let (error, rendered) = match refusal {
+        Refusal::Bad(error) => (error, None),
+        other => {
+            let text = match &other {
+                Refusal::MediaType => "unsupported media type",
+                Refusal::Method => "unsupported method",
+                Refusal::TooLarge(_) | Refusal::Bad(_) => "the request body is too large",
+            };
+            (CoreError::invalid(text), Some(envelope::render_refusal(&other, Some(&id))))
+        }
+    };
+    match edge.core.refuse(id.clone(), received_at, verb, raw_path, &connection, error).await {
+        Ok(answered) => rendered.unwrap_or_else(|| envelope::render(answered)),
+        Err(error) => envelope::render_error(&error, Some(&id)),
+    }
+}
+
+/// The verb for the audit of a request that was not understood.
+fn verb_of(method: &Method) -> Verb {
+    extract::verb(method, &serde_json::Map::new()).unwrap_or(Verb::Read)
+}

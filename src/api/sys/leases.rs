@@ -1,0 +1,455 @@
+//! `sys/leases/*`: look up, list, search, renew, revoke, abandon.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::core::acl::permit::Permit;
+use crate::core::context::{SystemContext, SystemRoutes};
+use crate::core::engine::EngineRequest;
+use crate::core::error::CoreError;
+use crate::core::lease::{BulkProgress, Lease, Selector};
+use crate::core::operation::Operation;
+use crate::core::reply::{Reply, Status};
+use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::types::id::{EntityId, LeaseId};
+use crate::types::time::Timestamp;
+
+/// The table.
+pub struct LeaseRoutes;
+
+/// Most leases in one answer of a search.
+const SEARCH_MAX: usize = 1000;
+/// Most lease ids named in the answer of a dry run.
+const DRY_RUN_LISTED_MAX: usize = 1000;
+/// How long a bulk revocation is waited for when the caller asks to wait.
+const WAIT_MILLIS_MAX: i64 = 60_000;
+/// Pause between two looks at a bulk revocation that is waited for.
+const WAIT_STEP: std::time::Duration = std::time::Duration::from_millis(100);
+
+const WRITE: &[Operation] = &[Operation::Update];
+const LIST: &[Operation] = &[Operation::List];
+const READ: &[Operation] = &[Operation::Read];
+const LEASE_ID: FieldSpec = field("lease_id", FieldKind::Text, "The lease.");
+const INCREMENT: FieldSpec =
+    field("increment", FieldKind::Duration, "Wanted lifetime from now; the first one again if none.");
+const SYNC: FieldSpec = field("sync", FieldKind::Boolean, "Answer when the credentials are dead.");
+const DRY_RUN: FieldSpec = field("dry_run", FieldKind::Boolean, "Only say what would be revoked.");
+
+const fn route(
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    access: Access,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> RouteSpec {
+    RouteSpec { name, pattern, summary, access, operations, fields }
+}
+
+static ROUTES: &[RouteSpec] = &[
+    route("lookup", "leases/lookup", "One lease.", Access::Caller, WRITE, &[LEASE_ID]),
+    route(
+        "list",
+        "leases/lookup/*prefix",
+        "Lease ids below a prefix, one level at a time.",
+        Access::Sudo,
+        LIST,
+        &[],
+    ),
+    route("renew", "leases/renew", "Prolong a lease.", Access::Caller, WRITE, &[LEASE_ID, INCREMENT]),
+    route(
+        "renew-path",
+        "leases/renew/*lease_id",
+        "Prolong a lease named in the path.",
+        Access::Caller,
+        WRITE,
+        &[INCREMENT],
+    ),
+    route(
+        "revoke",
+        "leases/revoke",
+        "Take back one lease; answers when its credential is dead.",
+        Access::Caller,
+        WRITE,
+        &[LEASE_ID, SYNC],
+    ),
+    route(
+        "revoke-path",
+        "leases/revoke/*lease_id",
+        "Take back the lease named in the path.",
+        Access::Caller,
+        WRITE,
+        &[SYNC],
+    ),
+    route(
+        "revoke-prefix",
+        "leases/revoke-prefix/*prefix",
+        "Take back all leases below a prefix.",
+        Access::Sudo,
+        WRITE,
+        &[SYNC, DRY_RUN],
+    ),
+    route(
+        "revoke-force",
+        "leases/revoke-force/*prefix",
+        "Forget all leases below a prefix, whatever their targets say.",
+        Access::Sudo,
+        WRITE,
+        &[DRY_RUN],
+    ),
+    route(
+        "revoke-where",
+        "leases/revoke-where",
+        "Take back all leases of an identity, a mount or a role.",
+        Access::Sudo,
+        WRITE,
+        &[
+            field("entity_id", FieldKind::Text, "Those of this entity."),
+            field("mount", FieldKind::Text, "Those of this mount."),
+            field("role", FieldKind::Text, "With `mount`: those of this role."),
+            SYNC,
+            DRY_RUN,
+        ],
+    ),
+    route(
+        "search",
+        "leases/search",
+        "Leases by identity, mount or role, or those that are overdue.",
+        Access::Sudo,
+        WRITE,
+        &[
+            field("entity_id", FieldKind::Text, "Those of this entity."),
+            field("mount", FieldKind::Text, "Those of this mount."),
+            field("role", FieldKind::Text, "With `mount`: those of this role."),
+            field("overdue", FieldKind::Boolean, "Those whose revocation has failed."),
+            field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
+            field("after", FieldKind::Text, "Where the last page ended."),
+        ],
+    ),
+    route("overdue", "leases", "Leases whose revocation keeps failing.", Access::Sudo, READ, &[
+        field("type", FieldKind::Text, "Only `irrevocable` or `overdue`, which mean the same here."),
+        field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
+    ]),
+    route(
+        "count",
+        "leases/count",
+        "How many leases there are.",
+        Access::Sudo,
+        READ,
+        &[field("type", FieldKind::Text, "`irrevocable` or `overdue` for those only.")],
+    ),
+    route(
+        "abandon",
+        "leases/abandon",
+        "Forget a lease although its credential may live on. Recorded as such.",
+        Access::Sudo,
+        WRITE,
+        &[LEASE_ID],
+    ),
+    route(
+        "operation",
+        "leases/operations/:id",
+        "How far a bulk revocation is.",
+        Access::Sudo,
+        READ,
+        &[],
+    ),
+    route("tidy", "leases/tidy", "Look again at everything that is due.", Access::Sudo, WRITE, &[]),
+];
+
+#[async_trait]
+impl SystemRoutes for LeaseRoutes {
+    fn prefix(&self) -> &'static str {
+        "sys/"
+    }
+
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        ctx: &SystemContext<'_>,
+        permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Reply, CoreError> {
+        let leases = &ctx.unsealed.leases;
+        match request.route.name {
+            "lookup" => {
+                let lease = owned(ctx, permit, &lease_id(&request)?).await?;
+                Ok(Reply::data(lookup(&lease, ctx.core.clock.now())))
+            }
+            "list" => list(ctx, request.params.get("prefix")).await,
+            "renew" | "renew-path" => {
+                let id = lease_id(&request)?;
+                owned(ctx, permit, &id).await?;
+                let increment = request.fields.duration("increment")?.unwrap_or_default();
+                leases.renew(&id, increment, ctx.caller.facts.expires_at).await
+            }
+            "revoke" | "revoke-path" => {
+                let id = lease_id(&request)?;
+                // An unknown lease is dead already; whether it existed is nobody else's business.
+                if leases.get(&id).await?.is_some() {
+                    owned(ctx, permit, &id).await?;
+                    leases.revoke(&id).await?;
+                }
+                Ok(Reply::empty())
+            }
+            "revoke-prefix" => {
+                bulk(ctx, &request, Selector::Prefix(dir(request.params.get("prefix")))).await
+            }
+            "revoke-force" => force(ctx, &request).await,
+            "revoke-where" => bulk(ctx, &request, selector(ctx, &request)?).await,
+            "search" => search(ctx, &request, selector(ctx, &request)?).await,
+            "overdue" => {
+                check_type(&request)?;
+                search(ctx, &request, Selector::Overdue).await
+            }
+            "count" => count(ctx, &request).await,
+            "abandon" => {
+                let id = lease_id(&request)?;
+                Ok(Reply::data(abandon(ctx, &id).await?))
+            }
+            "operation" => {
+                let progress = leases.progress(request.params.get("id")).await?;
+                Ok(Reply::data(rendered(progress.ok_or(CoreError::NotFound)?)))
+            }
+            _ => {
+                leases.wake_sweep();
+                Ok(Reply::empty().with_status(Status::Accepted))
+            }
+        }
+    }
+}
+
+fn lease_id(request: &EngineRequest<'_>) -> Result<LeaseId, CoreError> {
+    let captured = request.params.get("lease_id");
+    if captured.is_empty() {
+        Ok(LeaseId::new(request.fields.required_text("lease_id")?))
+    } else {
+        Ok(LeaseId::new(captured))
+    }
+}
+
+/// A lease, when the caller owns it or holds `sudo` on the path it came by. Everything else looks
+/// like a lease that is not there.
+async fn owned(
+    ctx: &SystemContext<'_>,
+    permit: &Permit,
+    id: &LeaseId,
+) -> Result<Lease, CoreError> {
+    let unknown = || CoreError::invalid("invalid lease");
+    let lease = ctx.unsealed.leases.get(id).await?.ok_or_else(unknown)?.value;
+    if permit.sudo() || ctx.caller.owns(&lease.owner) { Ok(lease) } else { Err(unknown()) }
+}
+
+fn lookup(lease: &Lease, now: Timestamp) -> Value {
+    json!({
+        "id": lease.id,
+        "issue_time": lease.issued_at.to_rfc3339(),
+        "expire_time": lease.expires_at.to_rfc3339(),
+        "last_renewal": lease.renewed_at.map(Timestamp::to_rfc3339),
+        "renewable": lease.renewable && lease.is_live(now),
+        "ttl": lease.expires_at.millis_since(now).div_euclid(1000),
+        "path": lease.path,
+        "state": lease.state,
+        "role": lease.role,
+        "owner": lease.owner,
+        "attempts": lease.attempts,
+        "revoke_error": lease.last_error.as_deref().unwrap_or_default(),
+        "overdue_since": lease.failing_since.map(Timestamp::to_rfc3339),
+    })
+}
+
+fn dir(prefix: &str) -> String {
+    if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") }
+}
+
+async fn list(ctx: &SystemContext<'_>, prefix: &str) -> Result<Reply, CoreError> {
+    let names = ctx.unsealed.leases.names(&dir(prefix)).await?;
+    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+}
+
+fn selector(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Selector, CoreError> {
+    let fields = &request.fields;
+    if fields.boolean("overdue")? == Some(true) {
+        return Ok(Selector::Overdue);
+    }
+    if let Some(id) = fields.text("entity_id")? {
+        return Ok(Selector::Entity(EntityId::new(id)));
+    }
+    let Some(path) = fields.text("mount")? else {
+        return Err(CoreError::field("entity_id", "or \"mount\" must say which leases are meant"));
+    };
+    let mounted = ctx
+        .unsealed
+        .mounts
+        .at(&dir(&path))
+        .ok_or_else(|| CoreError::field("mount", "is not the path of a mount"))?;
+    let accessor = mounted.entry.accessor.clone();
+    Ok(match fields.text("role")? {
+        Some(role) => Selector::Role(accessor, role),
+        None => Selector::Mount(accessor),
+    })
+}
+
+async fn bulk(
+    ctx: &SystemContext<'_>,
+    request: &EngineRequest<'_>,
+    selector: Selector,
+) -> Result<Reply, CoreError> {
+    let leases = &ctx.unsealed.leases;
+    if request.fields.boolean("dry_run")? == Some(true) {
+        let (total, ids) = leases.selected(&selector, DRY_RUN_LISTED_MAX).await?;
+        return Ok(Reply::data(json!({ "dry_run": true, "total": total, "lease_ids": ids })));
+    }
+    let id = leases.revoke_all(selector).await?;
+    let sync = request.fields.boolean("sync")? == Some(true);
+    let until = ctx.core.clock.now().plus_millis(if sync { WAIT_MILLIS_MAX } else { 0 });
+    loop {
+        let progress = leases.progress(&id).await?.ok_or(CoreError::NotFound)?;
+        if progress.complete {
+            return Ok(Reply::data(rendered(progress)));
+        }
+        if ctx.core.clock.now() >= until || (sync && !progress.failures.is_empty()) {
+            let reply = Reply::data(rendered(progress)).with_status(Status::Accepted);
+            return Ok(reply.warn("not all credentials are dead yet; ask sys/leases/operations"));
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+/// Revokes all that `selector` means and answers once it is dead.
+///
+/// # Errors
+/// `Upstream` naming the first credential that is not dead; it is tried again in any case.
+pub(super) async fn revoke_and_wait(
+    ctx: &SystemContext<'_>,
+    selector: Selector,
+) -> Result<(), CoreError> {
+    let leases = &ctx.unsealed.leases;
+    let id = leases.revoke_all(selector).await?;
+    let until = ctx.core.clock.now().plus_millis(WAIT_MILLIS_MAX);
+    loop {
+        let progress = leases.progress(&id).await?.ok_or(CoreError::NotFound)?;
+        if progress.complete {
+            return Ok(());
+        }
+        let failed = progress.failures.first();
+        if failed.is_some() || ctx.core.clock.now() >= until {
+            return Err(CoreError::Upstream {
+                target: failed.map_or("a target".into(), |f| f.lease_id.to_string()),
+                message: format!(
+                    "{} credentials are not dead yet; revocation goes on as operation {id}. Try \
+                     again, or give them up with sys/leases/revoke-force",
+                    progress.pending
+                ),
+            });
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+fn rendered(progress: BulkProgress) -> Value {
+    json!({
+        "operation_id": progress.id,
+        "total": progress.total,
+        "pending": progress.pending,
+        "revoked": progress.total.saturating_sub(progress.pending),
+        "complete": progress.complete,
+        "failures": progress.failures,
+    })
+}
+
+async fn search(
+    ctx: &SystemContext<'_>,
+    request: &EngineRequest<'_>,
+    selector: Selector,
+) -> Result<Reply, CoreError> {
+    let limit = request.fields.integer("limit")?.unwrap_or(SEARCH_MAX as u64);
+    let limit = usize::try_from(limit).unwrap_or(SEARCH_MAX).clamp(1, SEARCH_MAX);
+    let after = request
+        .fields
+        .text("after")?
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+            bytes
+                .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+                .map(crate::core::records::cursor)
+                .ok_or_else(|| CoreError::field("after", "is not a cursor of this search"))
+        })
+        .transpose()?;
+    let (found, next) = ctx.unsealed.leases.search(&selector, after, limit).await?;
+    let now = ctx.core.clock.now();
+    let leases: Vec<Value> = found.iter().map(|lease| lookup(lease, now)).collect();
+    let next = next.map(|tag| data_encoding::HEXLOWER.encode(tag.as_bytes()));
+    Ok(Reply::data(json!({ "lease_count": leases.len(), "leases": leases, "next": next })))
+}
+
+fn check_type(request: &EngineRequest<'_>) -> Result<bool, CoreError> {
+    match request.fields.text("type")?.as_deref() {
+        None | Some("") => Ok(false),
+        Some("irrevocable" | "overdue") => Ok(true),
+        Some(_) => Err(CoreError::field("type", "must be \"irrevocable\" or \"overdue\"")),
+    }
+}
+
+async fn count(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let leases = &ctx.unsealed.leases;
+    let mut counts = serde_json::Map::new();
+    let mut total = 0;
+    let only_overdue = check_type(request)?;
+    for mounted in ctx.unsealed.mounts.all() {
+        let count = leases.count(&mounted.entry.accessor, only_overdue).await?;
+        if count > 0 {
+            total += count;
+            counts.insert(mounted.entry.path.clone(), json!(count));
+        }
+    }
+    Ok(Reply::data(json!({ "lease_count": total, "counts": counts })))
+}
+
+/// The record of the act comes before the act: a credential is never forgotten unrecorded.
+async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<Value, CoreError> {
+    let leases = &ctx.unsealed.leases;
+    let lease = leases.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?.value;
+    let mut detail = json!({
+        "lease_id": lease.id,
+        "target": lease.target,
+        "role": lease.role,
+        "request_id": ctx.request_id,
+        "by": ctx.caller.facts.display_name,
+    });
+    ctx.core
+        .audit
+        .record_event("lease_abandoned", &detail)
+        .await
+        .map_err(|error| CoreError::AuditUnavailable(Box::new(error)))?;
+    let abandoned = leases.abandon(id).await?;
+    detail["credential_may_live"] = json!(abandoned.last_error.is_some());
+    detail["last_error"] = json!(abandoned.last_error);
+    Ok(detail)
+}
+
+async fn force(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let selector = Selector::Prefix(dir(request.params.get("prefix")));
+    let (total, ids) = ctx.unsealed.leases.selected(&selector, usize::MAX).await?;
+    if request.fields.boolean("dry_run")? == Some(true) {
+        let listed: Vec<_> = ids.iter().take(DRY_RUN_LISTED_MAX).collect();
+        return Ok(Reply::data(json!({ "dry_run": true, "total": total, "lease_ids": listed })));
+    }
+    let mut alive = Vec::new();
+    for id in &ids {
+        let detail = abandon(ctx, id).await?;
+        if detail["credential_may_live"] == true {
+            alive.push(id.clone());
+        }
+    }
+    let reply = Reply::data(json!({ "total": total, "credentials_that_may_live": alive }));
+    Ok(if alive.is_empty() {
+        reply
+    } else {
+        reply.warn("some credentials could not be revoked and are no longer tracked")
+    })
+}

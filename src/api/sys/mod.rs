@@ -1,0 +1,20 @@
+//! The tables below `sys/`: each lists its routes with their fields and serves them with one core call.
+
+pub mod leases;
+pub mod metrics;
+pub mod mounts;
+pub mod policies;
+pub mod wrapping;
+
+use crate::core::context::SystemRoutes;
+
+/// All of them, for the server to install.
+pub fn tables(render_metrics: metrics::Render) -> Vec<Box<dyn SystemRoutes>> {
+    vec![
+        Box::new(mounts::MountRoutes),
+        Box::new(policies::PolicyRoutes),
+        Box::new(leases::LeaseRoutes),
+        Box::new(wrapping::WrappingRoutes),
+        Box::new(metrics::MetricsRoutes::new(render_metrics)),
+    ]
+}

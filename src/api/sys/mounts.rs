@@ -1,0 +1,405 @@
+//! `sys/mounts`, `sys/auth`, `sys/remount` and `sys/internal/ui/mounts`.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+
+use crate::core::acl::permit::Permit;
+use crate::core::context::{SystemContext, SystemRoutes};
+use crate::core::engine::{EngineRequest, TokenType};
+use crate::core::error::CoreError;
+use crate::core::fields::Fields;
+use crate::core::lease::Selector;
+use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount};
+use crate::core::operation::Operation;
+use crate::core::reply::{Reply, Shape};
+use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::types::id::random_uuid;
+use crate::types::path::ApiPath;
+
+/// The table.
+pub struct MountRoutes;
+
+const READ: &[Operation] = &[Operation::Read];
+const WRITE: &[Operation] = &[Operation::Update];
+const ALL: &[Operation] = &[Operation::Delete, Operation::Read, Operation::Update];
+const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
+
+const TUNE_FIELDS: &[FieldSpec] = &[
+    field("default_lease_ttl", FieldKind::Duration, "Lifetime of what asks for none."),
+    field("max_lease_ttl", FieldKind::Duration, "Longest lifetime."),
+    field("description", FieldKind::Text, "For people."),
+    field("listing_visibility", FieldKind::Text, "`hidden`, or `unauth` to be listed to anybody."),
+    field("audit_non_hmac_request_keys", FieldKind::List, "Request fields audited in clear."),
+    field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
+    field("token_type", FieldKind::Text, "Kind of token an auth mount makes by default."),
+    field("options", FieldKind::Map, "For the engine."),
+];
+const ENABLE_FIELDS: &[FieldSpec] = &[
+    field("type", FieldKind::Text, "What to mount: `kv`, `database`, `cert` and so on."),
+    field("description", FieldKind::Text, "For people."),
+    field("config", FieldKind::Map, "What can also be tuned later."),
+    field("options", FieldKind::Map, "For the engine, such as `version` for kv."),
+    field("local", FieldKind::Boolean, "Accepted for compatibility."),
+    field("seal_wrap", FieldKind::Boolean, "Accepted for compatibility: everything is sealed."),
+    field("external_entropy_access", FieldKind::Boolean, "Accepted for compatibility."),
+    field("plugin_name", FieldKind::Text, "Accepted for compatibility."),
+];
+
+const fn route(
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    access: Access,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> RouteSpec {
+    RouteSpec { name, pattern, summary, access, operations, fields }
+}
+
+static ROUTES: &[RouteSpec] = &[
+    route("mounts", "mounts", "All secrets engines.", Access::Caller, READ, &[]),
+    route("auths", "auth", "All auth methods.", Access::Sudo, READ, &[]),
+    route(
+        "tune-mount",
+        "mounts/*path/tune",
+        "What can be tuned on a secrets engine.",
+        Access::Caller,
+        READ_WRITE,
+        TUNE_FIELDS,
+    ),
+    route(
+        "tune-auth",
+        "auth/*path/tune",
+        "What can be tuned on an auth method.",
+        Access::Sudo,
+        READ_WRITE,
+        TUNE_FIELDS,
+    ),
+    route("mount", "mounts/*path", "One secrets engine.", Access::Caller, ALL, ENABLE_FIELDS),
+    route("auth", "auth/*path", "One auth method.", Access::Sudo, ALL, ENABLE_FIELDS),
+    route("remount", "remount", "Move a mount.", Access::Sudo, WRITE, &[
+        field("from", FieldKind::Text, "Where it is."),
+        field("to", FieldKind::Text, "Where it goes."),
+    ]),
+    route("remount-status", "remount/status/:id", "A finished move.", Access::Caller, READ, &[]),
+    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", Access::Caller, READ, &[]),
+    route(
+        "ui-mount",
+        "internal/ui/mounts/*path",
+        "The mount that serves a path.",
+        Access::Caller,
+        READ,
+        &[],
+    ),
+];
+
+#[async_trait]
+impl SystemRoutes for MountRoutes {
+    fn prefix(&self) -> &'static str {
+        "sys/"
+    }
+
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        ctx: &SystemContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Reply, CoreError> {
+        match request.route.name {
+            "mounts" => Ok(listing(ctx, MountClass::Secret)),
+            "auths" => Ok(listing(ctx, MountClass::Auth)),
+            "mount" => mount(ctx, MountClass::Secret, request).await,
+            "auth" => mount(ctx, MountClass::Auth, request).await,
+            "tune-mount" => tune(ctx, MountClass::Secret, request).await,
+            "tune-auth" => tune(ctx, MountClass::Auth, request).await,
+            "remount" => remount(ctx, &request.fields).await,
+            "remount-status" => Ok(Reply::data(json!({
+                "migration_id": request.params.get("id"),
+                "migration_info": { "status": "success" },
+            }))),
+            "ui-mounts" => Ok(visible(ctx)),
+            _ => ui_mount(ctx, request.params.get("path")),
+        }
+    }
+}
+
+fn full_path(class: MountClass, path: &str) -> Result<String, CoreError> {
+    let path = ApiPath::parse(path)?.to_dir();
+    Ok(match class {
+        MountClass::Auth => format!("auth/{path}"),
+        MountClass::Secret => path.as_str().to_owned(),
+    })
+}
+
+/// The path as the listings of its class show it.
+fn shown_path(entry: &MountEntry) -> &str {
+    match entry.class {
+        MountClass::Auth => entry.path.strip_prefix("auth/").unwrap_or(&entry.path),
+        MountClass::Secret => &entry.path,
+    }
+}
+
+fn rendered(mounted: &Mounted) -> Value {
+    let entry = &mounted.entry;
+    json!({
+        "accessor": entry.accessor,
+        "config": {
+            "default_lease_ttl": entry.config.default_lease_ttl.as_secs(),
+            "max_lease_ttl": entry.config.max_lease_ttl.as_secs(),
+            "force_no_cache": false,
+            "listing_visibility": entry.config.listing_visibility,
+            "token_type": entry.config.token_type.as_str(),
+        },
+        "deprecation_status": "supported",
+        "description": entry.description,
+        "disabling": entry.disabling,
+        "external_entropy_access": false,
+        "local": false,
+        "options": if entry.options.is_empty() { Value::Null } else { json!(entry.options) },
+        "plugin_version": "",
+        "running_plugin_version": "",
+        "running_sha256": "",
+        "seal_wrap": true,
+        "type": entry.kind,
+        "uuid": entry.uuid,
+    })
+}
+
+/// What the server itself serves, listed as stock servers list it.
+fn own(class: MountClass) -> Vec<(&'static str, Value)> {
+    let entry = |kind: &str, description: &str| {
+        json!({
+            "accessor": format!("{kind}_server"),
+            "config": {
+                "default_lease_ttl": 0,
+                "max_lease_ttl": 0,
+                "force_no_cache": false,
+                "listing_visibility": "",
+                "token_type": "default-service",
+            },
+            "deprecation_status": "supported",
+            "description": description,
+            "disabling": false,
+            "external_entropy_access": false,
+            "local": false,
+            "options": null,
+            "plugin_version": "",
+            "running_plugin_version": "",
+            "running_sha256": "",
+            "seal_wrap": true,
+            "type": kind,
+            "uuid": format!("{kind}-server"),
+        })
+    };
+    match class {
+        MountClass::Auth => vec![("token/", entry("token", "token based credentials"))],
+        MountClass::Secret => vec![
+            ("identity/", entry("identity", "identity store")),
+            ("sys/", entry("system", "system endpoints used for control, policy and debugging")),
+        ],
+    }
+}
+
+fn listing(ctx: &SystemContext<'_>, class: MountClass) -> Reply {
+    let mut data = Map::new();
+    for mounted in ctx.unsealed.mounts.all().iter().filter(|m| m.entry.class == class) {
+        data.insert(shown_path(&mounted.entry).to_owned(), rendered(mounted));
+    }
+    data.extend(own(class).into_iter().map(|(path, value)| (path.to_owned(), value)));
+    Reply::data(Value::Object(data)).shaped(Shape::EnvelopeAndTop)
+}
+
+async fn mount(
+    ctx: &SystemContext<'_>,
+    class: MountClass,
+    request: EngineRequest<'_>,
+) -> Result<Reply, CoreError> {
+    let path = full_path(class, request.params.get("path"))?;
+    let none = || CoreError::invalid(format!("no mount at \"{path}\""));
+    match request.operation {
+        Operation::Delete => disable(ctx, &path).await,
+        Operation::Read => {
+            let mounted = ctx.unsealed.mounts.at(&path).ok_or_else(none)?;
+            Ok(Reply::data(rendered(&mounted)))
+        }
+        Operation::Create | Operation::Update => enable(ctx, class, &request).await,
+        Operation::List | Operation::Patch => Err(CoreError::Unsupported),
+    }
+}
+
+async fn enable(
+    ctx: &SystemContext<'_>,
+    class: MountClass,
+    request: &EngineRequest<'_>,
+) -> Result<Reply, CoreError> {
+    let fields = &request.fields;
+    let config = match fields.object("config")? {
+        Some(map) => tuned(MountConfig::default(), &Fields::new(map.clone()))?,
+        None => MountConfig::default(),
+    };
+    let mut kind = fields.required_text("type")?;
+    let mut options = fields.string_map("options")?.unwrap_or_default();
+    // Older clients ask for `kv-v2` where newer ones say `kv` with a version.
+    if let Some(version) = kind.strip_prefix("kv-v") {
+        options.insert("version".into(), version.to_owned());
+        kind = "kv".into();
+    }
+    ctx.unsealed
+        .mounts
+        .enable(NewMount {
+            path: request.params.get("path").to_owned(),
+            class,
+            kind,
+            description: fields.text("description")?.unwrap_or_default(),
+            options,
+            config,
+        })
+        .await?;
+    Ok(Reply::empty())
+}
+
+/// Stops issuing, revokes what is out, and only when all of it is dead removes the mount and wipes its
+/// records. A mount whose target is gone for good is freed with `sys/leases/revoke-force` first.
+async fn disable(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError> {
+    let mounts = &ctx.unsealed.mounts;
+    if path == "cubbyhole/" {
+        return Err(CoreError::invalid("the cubbyhole cannot be disabled"));
+    }
+    let Some(mounted) = mounts.at(path) else { return Ok(Reply::empty()) };
+    mounts
+        .tune(path, |entry| {
+            entry.disabling = true;
+            Ok(())
+        })
+        .await?;
+    let leases = &ctx.unsealed.leases;
+    let selector = Selector::Mount(mounted.entry.accessor.clone());
+    let (total, _) = leases.selected(&selector, 0).await?;
+    if total > 0 {
+        super::leases::revoke_and_wait(ctx, selector).await?;
+    }
+    if mounted.entry.class == MountClass::Auth {
+        ctx.unsealed.tokens.revoke_by_mount(&mounted.entry.accessor).await?;
+    }
+    mounts.remove(path).await?;
+    Ok(Reply::empty())
+}
+
+async fn tune(
+    ctx: &SystemContext<'_>,
+    class: MountClass,
+    request: EngineRequest<'_>,
+) -> Result<Reply, CoreError> {
+    let path = full_path(class, request.params.get("path"))?;
+    let mounts = &ctx.unsealed.mounts;
+    let mounted =
+        mounts.at(&path).ok_or_else(|| CoreError::invalid(format!("no mount at \"{path}\"")))?;
+    if request.operation == Operation::Read {
+        let config = &mounted.entry.config;
+        return Ok(Reply::data(json!({
+            "default_lease_ttl": mounted.facts.default_ttl.as_secs(),
+            "max_lease_ttl": mounted.facts.max_ttl.as_secs(),
+            "description": mounted.entry.description,
+            "force_no_cache": false,
+            "listing_visibility": config.listing_visibility,
+            "audit_non_hmac_request_keys": config.audit_non_hmac_request_keys,
+            "audit_non_hmac_response_keys": config.audit_non_hmac_response_keys,
+            "options": mounted.entry.options,
+            "token_type": config.token_type.as_str(),
+        }))
+        .shaped(Shape::EnvelopeAndTop));
+    }
+    let fields = &request.fields;
+    let config = tuned(mounted.entry.config.clone(), fields)?;
+    let description = fields.text("description")?;
+    let options = fields.string_map("options")?;
+    mounts
+        .tune(&path, |entry| {
+            entry.config = config;
+            if let Some(description) = description {
+                entry.description = description;
+            }
+            entry.options.extend(options.unwrap_or_default());
+            Ok(())
+        })
+        .await?;
+    Ok(Reply::empty())
+}
+
+fn tuned(mut config: MountConfig, fields: &Fields) -> Result<MountConfig, CoreError> {
+    if let Some(ttl) = fields.duration("default_lease_ttl")? {
+        config.default_lease_ttl = ttl;
+    }
+    if let Some(ttl) = fields.duration("max_lease_ttl")? {
+        config.max_lease_ttl = ttl;
+    }
+    if let Some(keys) = fields.list("audit_non_hmac_request_keys")? {
+        config.audit_non_hmac_request_keys = keys;
+    }
+    if let Some(keys) = fields.list("audit_non_hmac_response_keys")? {
+        config.audit_non_hmac_response_keys = keys;
+    }
+    if let Some(visibility) = fields.text("listing_visibility")? {
+        config.listing_visibility = visibility;
+    }
+    config.token_type = match fields.text("token_type")?.as_deref() {
+        None => config.token_type,
+        Some("" | "default" | "default-service") => TokenType::Default,
+        Some("service") => TokenType::Service,
+        Some("batch" | "default-batch") => TokenType::Batch,
+        Some(_) => {
+            return Err(CoreError::field("token_type", "must be default, service or batch"));
+        }
+    };
+    Ok(config)
+}
+
+async fn remount(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Reply, CoreError> {
+    let from = ApiPath::parse(&fields.required_text("from")?)?.to_dir();
+    let to = fields.required_text("to")?;
+    // An auth mount is named with `auth/` on both sides.
+    let to = match (from.as_str().starts_with("auth/"), to.strip_prefix("auth/")) {
+        (true, Some(rest)) => rest.to_owned(),
+        (false, None) => to,
+        _ => return Err(CoreError::field("to", "must be of the same kind as \"from\"")),
+    };
+    ctx.unsealed.mounts.rename(from.as_str(), &to).await?;
+    Ok(Reply::data(json!({ "migration_id": random_uuid()? })).shaped(Shape::EnvelopeAndTop))
+}
+
+/// Whether the caller has any business with a mount: something below it, or it is listed to all.
+fn sees(ctx: &SystemContext<'_>, mounted: &Mounted) -> bool {
+    mounted.entry.config.listing_visibility == "unauth"
+        || ctx.caller.acl.reaches_below(&mounted.entry.path)
+}
+
+fn visible(ctx: &SystemContext<'_>) -> Reply {
+    let mut auth = Map::new();
+    let mut secret = Map::new();
+    for mounted in ctx.unsealed.mounts.all().iter().filter(|mounted| sees(ctx, mounted)) {
+        let group = match mounted.entry.class {
+            MountClass::Auth => &mut auth,
+            MountClass::Secret => &mut secret,
+        };
+        group.insert(shown_path(&mounted.entry).to_owned(), rendered(mounted));
+    }
+    Reply::data(json!({ "auth": auth, "secret": secret }))
+}
+
+fn ui_mount(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError> {
+    let path = ApiPath::parse(path)?;
+    // The same answer whether the mount is not there or not the caller's business.
+    let (mounted, _) = ctx
+        .unsealed
+        .mounts
+        .route(&path)
+        .filter(|(mounted, _)| sees(ctx, mounted))
+        .ok_or_else(|| CoreError::denied("no visible mount serves that path"))?;
+    let mut value = rendered(&mounted);
+    value["path"] = json!(mounted.entry.path);
+    Ok(Reply::data(value))
+}

@@ -1,0 +1,292 @@
+//! `sys/policies/acl`, `sys/policy`, `sys/capabilities*` and `sys/explain`.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+
+use crate::core::acl::permit::Permit;
+use crate::core::acl::{Acl, CheckRequest};
+use crate::core::context::{SystemContext, SystemRoutes};
+use crate::core::engine::EngineRequest;
+use crate::core::error::CoreError;
+use crate::core::operation::Operation;
+use crate::core::policies::StoredPolicy;
+use crate::core::policy::PolicyName;
+use crate::core::policy::template::TemplateValues;
+use crate::core::reply::{Reply, Shape};
+use crate::core::route::{Access, FieldKind, FieldSpec, Params, RouteSpec, field};
+use crate::types::id::{Accessor, EntityId};
+use crate::types::path::ApiPath;
+
+/// The table.
+pub struct PolicyRoutes;
+
+const POLICY_FIELDS: &[FieldSpec] = &[
+    field("policy", FieldKind::Text, "The policy in HCL or JSON, or that in base64."),
+    field("rules", FieldKind::Text, "The same, as older clients call it."),
+    field("cas", FieldKind::Integer, "Write only over this version; 0 when there must be none."),
+];
+const READ: &[Operation] = &[Operation::Read];
+const WRITE: &[Operation] = &[Operation::Update];
+const READ_LIST: &[Operation] = &[Operation::Read, Operation::List];
+const ALL: &[Operation] =
+    &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update];
+
+const fn route(
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> RouteSpec {
+    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
+}
+
+const PATHS: FieldSpec = field("paths", FieldKind::List, "The paths asked about.");
+const PATH: FieldSpec = field("path", FieldKind::List, "The same, as older clients call it.");
+
+static ROUTES: &[RouteSpec] = &[
+    route("acl-list", "policies/acl", "Names of all policies.", READ_LIST, &[]),
+    route("acl", "policies/acl/*name", "One policy.", ALL, POLICY_FIELDS),
+    route("policy-list", "policy", "Names of all policies (older path).", READ_LIST, &[]),
+    route("policy", "policy/*name", "One policy (older path).", ALL, POLICY_FIELDS),
+    route(
+        "capabilities-self",
+        "capabilities-self",
+        "What the caller may do at paths.",
+        WRITE,
+        &[PATHS, PATH],
+    ),
+    route(
+        "capabilities",
+        "capabilities",
+        "What a token may do at paths.",
+        WRITE,
+        &[PATHS, PATH, field("token", FieldKind::Secret, "The token asked about.")],
+    ),
+    route(
+        "capabilities-accessor",
+        "capabilities-accessor",
+        "What the token behind an accessor may do at paths.",
+        WRITE,
+        &[PATHS, PATH, field("accessor", FieldKind::Text, "The accessor asked about.")],
+    ),
+    RouteSpec {
+        name: "explain",
+        pattern: "explain",
+        summary: "Why an operation would be allowed or denied, and by which rule.",
+        access: Access::Sudo,
+        operations: WRITE,
+        fields: &[
+            field("path", FieldKind::Text, "The path asked about."),
+            field("operation", FieldKind::Text, "create, read, update, patch, delete or list."),
+            field("accessor", FieldKind::Text, "For the token with this accessor."),
+            field("entity_id", FieldKind::Text, "For the policies of this entity."),
+            field("policies", FieldKind::List, "For a caller with these policies."),
+            field("parameters", FieldKind::Map, "With these parameters in the request."),
+        ],
+    },
+    route("resultant-acl", "internal/ui/resultant-acl", "What the caller may do.", READ, &[]),
+];
+
+#[async_trait]
+impl SystemRoutes for PolicyRoutes {
+    fn prefix(&self) -> &'static str {
+        "sys/"
+    }
+
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn exists(
+        &self,
+        ctx: &SystemContext<'_>,
+        route: &'static RouteSpec,
+        params: &Params<'_>,
+    ) -> Result<Option<bool>, CoreError> {
+        match (route.name, PolicyName::parse(params.get("name"))) {
+            ("acl" | "policy", Ok(name)) => {
+                Ok(Some(ctx.unsealed.policies.get(&name).await?.is_some()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn handle(
+        &self,
+        ctx: &SystemContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Reply, CoreError> {
+        match request.route.name {
+            "acl-list" => Ok(Reply::keys(ctx.unsealed.policies.names().await?)),
+            "policy-list" => {
+                let names = ctx.unsealed.policies.names().await?;
+                Ok(Reply::data(json!({ "keys": names, "policies": names }))
+                    .shaped(Shape::EnvelopeAndTop))
+            }
+            // A trailing slash is the list, also below the pattern that takes the rest.
+            "acl" | "policy" if request.params.get("name").is_empty() => {
+                Ok(Reply::keys(ctx.unsealed.policies.names().await?))
+            }
+            "acl" | "policy" => policy(ctx, request).await,
+            "explain" => explain(ctx, request).await,
+            "resultant-acl" => Ok(Reply::data(json!({ "root": ctx.caller.is_root() }))),
+            _ => capabilities(ctx, request).await,
+        }
+    }
+}
+
+async fn policy(ctx: &SystemContext<'_>, request: EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let name = PolicyName::parse(request.params.get("name"))
+        .map_err(|error| CoreError::field("name", error.to_string()))?;
+    let policies = &ctx.unsealed.policies;
+    match request.operation {
+        Operation::Read | Operation::List => {
+            let stored = match policies.get(&name).await? {
+                None if name.is_root() => None,
+                None => return Err(CoreError::NotFound),
+                some => some,
+            };
+            Ok(rendered(&name, stored, request.route.name))
+        }
+        Operation::Create | Operation::Update | Operation::Patch => {
+            let given = match request.fields.text("policy")? {
+                Some(text) => text,
+                None => request
+                    .fields
+                    .text("rules")?
+                    .ok_or_else(|| CoreError::field("policy", "is required"))?,
+            };
+            let cas = request.fields.integer("cas")?;
+            policies.set(&name, decoded(given), ctx.core.clock.now(), cas).await?;
+            Ok(Reply::empty())
+        }
+        Operation::Delete => {
+            policies.remove(&name).await?;
+            Ok(Reply::empty())
+        }
+    }
+}
+
+/// Policy text may come in base64; no policy in clear is valid base64, since that has no braces.
+fn decoded(text: String) -> String {
+    data_encoding::BASE64
+        .decode(text.trim().as_bytes())
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or(text)
+}
+
+fn rendered(name: &PolicyName, stored: Option<StoredPolicy>, route: &str) -> Reply {
+    let (text, version, modified) = match stored {
+        Some(stored) => (stored.text, stored.version, Some(stored.modified_at.to_rfc3339())),
+        None => (String::new(), 0, None),
+    };
+    let field = if route == "policy" { "rules" } else { "policy" };
+    let mut data = Map::new();
+    data.insert("name".into(), json!(name.as_str()));
+    data.insert(field.into(), json!(text));
+    data.insert("version".into(), json!(version));
+    data.insert("modified".into(), json!(modified));
+    data.insert("cas_required".into(), json!(false));
+    let shape = if route == "policy" { Shape::EnvelopeAndTop } else { Shape::Envelope };
+    Reply::data(Value::Object(data)).shaped(shape)
+}
+
+async fn capabilities(
+    ctx: &SystemContext<'_>,
+    request: EngineRequest<'_>,
+) -> Result<Reply, CoreError> {
+    let fields = &request.fields;
+    let paths = match fields.list("paths")? {
+        Some(paths) => paths,
+        None => fields.list("path")?.unwrap_or_default(),
+    };
+    if paths.is_empty() {
+        return Err(CoreError::field("paths", "is required"));
+    }
+    let caller = match request.route.name {
+        "capabilities" => {
+            let token = fields.secret("token")?;
+            let token = token.ok_or_else(|| CoreError::field("token", "is required"))?;
+            Some(ctx.core.caller_of_token(ctx.unsealed, token.expose()).await?)
+        }
+        "capabilities-accessor" => {
+            let accessor = Accessor::new(fields.required_text("accessor")?);
+            Some(ctx.core.caller_of_accessor(ctx.unsealed, &accessor).await?)
+        }
+        _ => None,
+    };
+    let acl = caller.as_ref().map_or(&ctx.caller.acl, |caller| &caller.acl);
+    let mut data = Map::new();
+    for path in &paths {
+        let parsed = ApiPath::parse(path.trim_start_matches('/'))?;
+        data.insert(path.clone(), json!(acl.capabilities(&parsed)));
+    }
+    if let [only] = paths.as_slice() {
+        let same = data.get(only).cloned().unwrap_or_default();
+        data.insert("capabilities".into(), same);
+    }
+    Ok(Reply::data(Value::Object(data)).shaped(Shape::EnvelopeAndTop))
+}
+
+async fn explain(ctx: &SystemContext<'_>, request: EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let fields = &request.fields;
+    let path = ApiPath::parse(&fields.required_text("path")?)?;
+    let operation = match fields.text("operation")?.as_deref() {
+        None | Some("read") => Operation::Read,
+        Some("create") => Operation::Create,
+        Some("update") => Operation::Update,
+        Some("patch") => Operation::Patch,
+        Some("delete") => Operation::Delete,
+        Some("list") => Operation::List,
+        Some(_) => {
+            return Err(CoreError::field(
+                "operation",
+                "must be create, read, update, patch, delete or list",
+            ));
+        }
+    };
+    let path = if operation == Operation::List { path.to_dir() } else { path };
+    let check = CheckRequest {
+        path: &path,
+        operation,
+        parameters: fields.object("parameters")?,
+        wrap_ttl: None,
+    };
+    let explanation = if let Some(accessor) = fields.text("accessor")? {
+        let accessor = Accessor::new(accessor);
+        let caller = ctx.core.caller_of_accessor(ctx.unsealed, &accessor).await?;
+        caller.acl.explain(&check)
+    } else {
+        explained_acl(ctx, &request).await?.explain(&check)
+    };
+    let value = serde_json::to_value(&explanation)
+        .map_err(|_| CoreError::internal("an explanation could not be serialised"))?;
+    Ok(Reply::data(value))
+}
+
+async fn explained_acl(
+    ctx: &SystemContext<'_>,
+    request: &EngineRequest<'_>,
+) -> Result<Acl, CoreError> {
+    let mut names = request.fields.list("policies")?.unwrap_or_default();
+    let mut values = TemplateValues::default();
+    if let Some(id) = request.fields.text("entity_id")? {
+        let entity = ctx
+            .unsealed
+            .identity
+            .get(&EntityId::new(id))
+            .await?
+            .ok_or_else(|| CoreError::field("entity_id", "is not the id of an entity"))?;
+        names.extend(entity.policies.iter().cloned());
+        values = entity.template_values();
+    } else if names.is_empty() {
+        return Err(CoreError::field(
+            "accessor",
+            "or \"entity_id\" or \"policies\" must say about whom is asked",
+        ));
+    }
+    ctx.unsealed.policies.acl(&names, &values).await
+}

@@ -1,0 +1,120 @@
+//! `sys/wrapping/*`: wrap, look up, unwrap, rewrap.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::core::acl::permit::Permit;
+use crate::core::context::{SystemContext, SystemRoutes};
+use crate::core::engine::EngineRequest;
+use crate::core::error::CoreError;
+use crate::core::operation::Operation;
+use crate::core::reply::{Reply, Shape};
+use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::wrap;
+use crate::types::secret::SecretString;
+
+/// The table.
+pub struct WrappingRoutes;
+
+const WRITE: &[Operation] = &[Operation::Update];
+const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
+const TOKEN: &[FieldSpec] = &[field("token", FieldKind::Secret, "The wrapping token.")];
+
+const fn route(
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    access: Access,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> RouteSpec {
+    RouteSpec { name, pattern, summary, access, operations, fields }
+}
+
+static ROUTES: &[RouteSpec] = &[
+    route(
+        "wrap",
+        "wrapping/wrap",
+        "Wrap what is sent, for the lifetime in the X-Vault-Wrap-TTL header.",
+        Access::Caller,
+        WRITE,
+        &[field("*", FieldKind::Any, "Anything.")],
+    ),
+    // The token itself is the credential for these.
+    route(
+        "lookup",
+        "wrapping/lookup",
+        "What is known of a wrapped answer.",
+        Access::Public,
+        READ_WRITE,
+        TOKEN,
+    ),
+    route(
+        "unwrap",
+        "wrapping/unwrap",
+        "The wrapped answer; works once.",
+        Access::Public,
+        WRITE,
+        TOKEN,
+    ),
+    route(
+        "rewrap",
+        "wrapping/rewrap",
+        "The same answer behind a new token, for its first lifetime again.",
+        Access::Public,
+        WRITE,
+        TOKEN,
+    ),
+];
+
+#[async_trait]
+impl SystemRoutes for WrappingRoutes {
+    fn prefix(&self) -> &'static str {
+        "sys/"
+    }
+
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        ctx: &SystemContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Reply, CoreError> {
+        if request.route.name == "wrap" {
+            if ctx.wrap_ttl.is_none() {
+                return Err(CoreError::field("X-Vault-Wrap-TTL", "is required"));
+            }
+            // The pipeline wraps the answer, as it does every other.
+            let data = Value::Object(request.fields.into_map());
+            return Ok(Reply::data(data).shaped(Shape::EnvelopeAndTop));
+        }
+        let given = request.fields.secret("token")?;
+        let token = presented(ctx, given.as_ref())?;
+        match request.route.name {
+            "lookup" => {
+                let facts = wrap::lookup(ctx.unsealed, token.expose()).await?;
+                Ok(Reply::data(json!({
+                    "creation_path": facts.creation_path,
+                    "creation_time": facts.created_at.to_rfc3339(),
+                    "creation_ttl": facts.ttl.as_secs(),
+                })))
+            }
+            "unwrap" => Ok(wrap::unwrap(ctx.unsealed, token.expose()).await?.0),
+            _ => {
+                let (reply, facts) = wrap::unwrap(ctx.unsealed, token.expose()).await?;
+                wrap::wrap(ctx.unsealed, reply, facts.ttl, &facts.creation_path).await
+            }
+        }
+    }
+}
+
+/// The wrapping token: from the body when there is one, else from the header.
+fn presented<'a>(
+    ctx: &'a SystemContext<'_>,
+    given: Option<&'a SecretString>,
+) -> Result<&'a SecretString, CoreError> {
+    given.or(ctx.token).ok_or_else(|| CoreError::field("token", "is required"))
+}

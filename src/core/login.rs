@@ -1,0 +1,39 @@
+//! From what an auth method granted to a token.
+
+use std::sync::Arc;
+
+use super::context::Unsealed;
+use super::engine::Grant;
+use super::error::CoreError;
+use super::mount::Mounted;
+use super::records::Batch;
+use super::reply::Reply;
+use super::token::{NewToken, login_kind};
+
+/// Issues the token of a log-in, and stores the entity behind it if it is not stored yet.
+///
+/// # Errors
+/// `Denied` when the entity is disabled; otherwise when the store fails.
+pub(super) async fn login(
+    unsealed: &Unsealed,
+    mounted: &Arc<Mounted>,
+    grant: Grant,
+    path: &str,
+) -> Result<Reply, CoreError> {
+    let entity = unsealed.identity.resolve(&mounted.entry.accessor, &grant).await?;
+    if entity.disabled {
+        return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));
+    }
+    let mut batch = Batch::new();
+    unsealed.identity.ensure(&mut batch, &entity).await?;
+    if !batch.is_empty() {
+        unsealed.records.commit(&batch).await?;
+    }
+    let kind = login_kind(grant.token.token_type, mounted.entry.config.token_type);
+    let new = NewToken::for_login(&grant, &mounted.facts, kind, path, entity.id.clone());
+    let issued = unsealed.tokens.create(new).await?;
+    let warnings = issued.warnings.clone();
+    let mut reply = Reply::auth(issued.into_auth(entity.policies.clone()));
+    reply.warnings = warnings;
+    Ok(reply)
+}

@@ -1,5 +1,6 @@
 //! Leasehold: a secrets broker.
 
+pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod client;

@@ -32,7 +32,9 @@ fn render_reply(reply: Reply, request_id: &RequestId) -> Response<Body> {
         Shape::Bare => {
             json_response(status, &Value::Object(reply.data.unwrap_or_default()), request_id)
         }
-        Shape::Envelope => json_response(status, &Value::Object(envelope(reply, request_id)), request_id),
+        Shape::Envelope => {
+            json_response(status, &Value::Object(envelope(reply, request_id)), request_id)
+        }
         Shape::EnvelopeAndTop => {
             let data = reply.data.clone().unwrap_or_default();
             let mut whole = envelope(reply, request_id);
@@ -60,7 +62,7 @@ fn envelope(reply: Reply, request_id: &RequestId) -> Map<String, Value> {
 }
 
 fn auth(auth: &AuthReply) -> Value {
-    let mut value = json!({
+    let mut map = into_map(json!({
         "client_token": auth.client_token.expose(),
         "accessor": auth.accessor,
         "policies": auth.policies,
@@ -73,11 +75,20 @@ fn auth(auth: &AuthReply) -> Value {
         "orphan": auth.orphan,
         "mfa_requirement": null,
         "num_uses": auth.num_uses,
-    });
+    }));
     if !auth.identity_policies.is_empty() {
-        value["identity_policies"] = json!(auth.identity_policies);
+        map.insert("identity_policies".into(), json!(auth.identity_policies));
     }
-    value
+    Value::Object(map)
+}
+
+fn into_map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Map::new()
+        }
+    }
 }
 
 fn wrap_info(wrap: &WrapReply) -> Value {

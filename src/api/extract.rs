@@ -49,7 +49,8 @@ impl From<CoreError> for Refusal {
 
 /// The verb, from the method and the query's `list`.
 pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, Refusal> {
-    let lists = matches!(query.get("list"), Some(Value::String(text)) if text == "true" || text == "1");
+    let lists =
+        matches!(query.get("list"), Some(Value::String(text)) if text == "true" || text == "1");
     match *method {
         Method::GET if lists => Ok(Verb::List),
         Method::GET | Method::HEAD => Ok(Verb::Read),
@@ -179,11 +180,7 @@ async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8
     }
 }
 
-fn parse_body(
-    verb: Verb,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Map<String, Value>, Refusal> {
+fn parse_body(verb: Verb, headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     let media_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -241,7 +238,9 @@ mod tests {
         for request in [
             request("GET", "/v1/a?x=1&x=2"),
             request("GET", "/v1/a").header("x-vault-token", "a").header("x-vault-token", "b"),
-            request("GET", "/v1/a").header("x-vault-token", "a").header("authorization", "Bearer b"),
+            request("GET", "/v1/a")
+                .header("x-vault-token", "a")
+                .header("authorization", "Bearer b"),
             request("GET", "/v1/a/../b"),
             request("GET", "/v1/a%2fb"),
             request("GET", "/v1//a"),

@@ -71,9 +71,10 @@ impl Strict<'_> {
     }
 
     fn count<E: Error>(&mut self) -> Result<(), E> {
-        *self.left = self.left.checked_sub(1).ok_or_else(|| {
-            refused::<E>(format_args!("has more than {VALUES_MAX} values"))
-        })?;
+        *self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or_else(|| refused::<E>(format_args!("has more than {VALUES_MAX} values")))?;
         Ok(())
     }
 }
@@ -177,9 +178,13 @@ mod tests {
 
     #[test]
     fn errors_never_quote_the_body() {
-        for body in
-            [&b"{\"password\": hunter2}"[..], b"\"hunter2\"", b"{\"a\": \"hunter2", b"{} hunter2", b"\xff"]
-        {
+        for body in [
+            &b"{\"password\": hunter2}"[..],
+            b"\"hunter2\"",
+            b"{\"a\": \"hunter2",
+            b"{} hunter2",
+            b"\xff",
+        ] {
             assert!(!problem(body).contains("hunter2"), "{}", problem(body));
         }
     }

@@ -11,16 +11,15 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, Request as HttpRequest, Response, StatusCode};
+use axum::http::{Method, Request as HttpRequest, Response};
 use axum::{Extension, Router};
 use tracing::Instrument;
 
 use crate::core::context::Core;
 use crate::core::error::CoreError;
-use crate::core::fields::Fields;
 use crate::core::peer::ConnectionInfo;
 use crate::core::request::{Request, Verb};
-use crate::core::seal::endpoints;
+
 use crate::types::id::RequestId;
 use crate::types::time::Ttl;
 
@@ -107,7 +106,8 @@ async fn serve(
     match extract::parse(request, edge.limits.body_bytes_max).await {
         Ok(parsed) => dispatch(&edge, connection, parsed, id, received_at, head_only).await,
         Err(refusal) => {
-            let response = refuse(&edge, connection, refusal, id, received_at, verb, &raw_path).await;
+            let response =
+                refuse(&edge, connection, refusal, id, received_at, verb, &raw_path).await;
             (response, "refused".to_owned())
         }
     }
@@ -123,19 +123,6 @@ async fn dispatch(
 ) -> (Response<Body>, String) {
     let core = &edge.core;
     let Parsed { verb, path, fields, token, wrap_ttl, idempotency_key } = parsed;
-    if let Some(endpoint) = endpoints::find(verb, &path) {
-        let route = endpoint.name().to_owned();
-        let fields = Fields::new(fields);
-        let outcome = endpoints::serve(core, endpoint, fields, &connection, &id, token).await;
-        let response = match outcome {
-            Ok((status, body)) => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-                envelope::json_response(status, &body, &id)
-            }
-            Err(error) => envelope::render_error(&error, Some(&id)),
-        };
-        return (response, route);
-    }
     if head_only {
         let response = envelope::render_refusal(&Refusal::Method, Some(&id));
         return (response, "refused".to_owned());
@@ -170,16 +157,16 @@ async fn refuse(
     verb: Verb,
     raw_path: &str,
 ) -> Response<Body> {
-    let (error, rendered) = match refusal {
-        Refusal::Bad(error) => (error, None),
-        other => {
-            let text = match &other {
-                Refusal::MediaType => "unsupported media type",
-                Refusal::Method => "unsupported method",
-                Refusal::TooLarge(_) | Refusal::Bad(_) => "the request body is too large",
-            };
-            (CoreError::invalid(text), Some(envelope::render_refusal(&other, Some(&id))))
-        }
+    let plain = match &refusal {
+        Refusal::Bad(_) => None,
+        Refusal::MediaType => Some("unsupported media type"),
+        Refusal::Method => Some("unsupported method"),
+        Refusal::TooLarge(_) => Some("the request body is too large"),
+    };
+    let rendered = plain.map(|_| envelope::render_refusal(&refusal, Some(&id)));
+    let error = match (refusal, plain) {
+        (Refusal::Bad(error), _) => error,
+        (_, text) => CoreError::invalid(text.unwrap_or_default()),
     };
     match edge.core.refuse(id.clone(), received_at, verb, raw_path, &connection, error).await {
         Ok(answered) => rendered.unwrap_or_else(|| envelope::render(answered)),

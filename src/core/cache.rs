@@ -1,6 +1,6 @@
 //! The bounded cache of decrypted records. Evicted and cleared bodies are wiped as they are dropped.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
 use quick_cache::Weighter;
@@ -81,9 +81,7 @@ impl RecordCache {
     }
 
     fn shard(&self, key: &RowKey) -> Option<&Mutex<u64>> {
-        let mut hasher = self.hasher.build_hasher();
-        key.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0);
+        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         self.epochs.get(index)
     }
 }

@@ -15,8 +15,6 @@ use crate::crypto::blind::TokenHash;
 use crate::storage::RowKey;
 use crate::types::id::{Accessor, MountAccessor};
 
-use super::records::Records;
-use super::scope::ScopeSet;
 use super::acl::{Acl, CheckRequest};
 use super::context::{Core, Unsealed};
 use super::engine::{CallerFacts, Grant};
@@ -25,6 +23,8 @@ use super::identity::Entity;
 use super::lease::{Leases, Owner};
 use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
+use super::records::Records;
+use super::scope::ScopeSet;
 use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup};
 
 /// Callers remembered.
@@ -113,7 +113,10 @@ impl Caller {
     ///
     /// # Errors
     /// `Denied`, with the reason for the audit.
-    pub fn authorize(&self, request: &CheckRequest<'_>) -> Result<super::acl::permit::Permit, CoreError> {
+    pub fn authorize(
+        &self,
+        request: &CheckRequest<'_>,
+    ) -> Result<super::acl::permit::Permit, CoreError> {
         self.acl.authorize(request).map_err(|denial| CoreError::denied(denial.reason()))
     }
 }

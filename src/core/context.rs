@@ -190,11 +190,8 @@ impl Unsealed {
     /// When the store fails or holds what this build does not understand.
     pub async fn open(core: &Core, keyring: Arc<Keyring>) -> Result<Arc<Self>, CoreError> {
         let audit_key = keyring.audit_key();
-        let records = Arc::new(Records::new(
-            core.storage.clone(),
-            keyring,
-            core.settings.cache_bytes,
-        ));
+        let records =
+            Arc::new(Records::new(core.storage.clone(), keyring, core.settings.cache_bytes));
         let mounts = Arc::new(
             MountTable::load(
                 records.clone(),

@@ -6,7 +6,6 @@ use super::context::Unsealed;
 use super::engine::Grant;
 use super::error::CoreError;
 use super::mount::Mounted;
-use super::records::Batch;
 use super::reply::Reply;
 use super::token::{NewToken, login_kind};
 
@@ -24,11 +23,7 @@ pub(super) async fn login(
     if entity.disabled {
         return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));
     }
-    let mut batch = Batch::new();
-    unsealed.identity.ensure(&mut batch, &entity).await?;
-    if !batch.is_empty() {
-        unsealed.records.commit(&batch).await?;
-    }
+    unsealed.identity.ensure(&entity).await?;
     let kind = login_kind(grant.token.token_type, mounted.entry.config.token_type);
     let new = NewToken::for_login(&grant, &mounted.facts, kind, path, entity.id.clone());
     let issued = unsealed.tokens.create(new).await?;

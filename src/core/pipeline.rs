@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::types::id::RequestId;
-use crate::types::path::{ApiPath, PathError};
+use crate::types::path::ApiPath;
 use crate::types::time::Timestamp;
 
 use super::acl::CheckRequest;
@@ -25,7 +25,6 @@ use super::lease::Issuing;
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
-use super::records::Batch;
 use super::reply::Reply;
 use super::request::{Answered, Request, Verb};
 use super::route::{self, Access, Params, RouteSpec};
@@ -391,9 +390,8 @@ async fn issue(
     if mounted.entry.disabling {
         return Err(CoreError::invalid("the mount is being disabled and issues nothing any more"));
     }
-    let mut along = Batch::new();
     if let Some(entity) = &ctx.caller.entity {
-        ctx.unsealed.identity.ensure(&mut along, entity).await?;
+        ctx.unsealed.identity.ensure(entity).await?;
     }
     let issuing = Issuing {
         mounted,
@@ -401,7 +399,6 @@ async fn issue(
         owner: ctx.caller.lease_owner(),
         caller_expires_at: ctx.caller.facts.expires_at,
         caller_row: ctx.caller.token_row(ctx.unsealed),
-        along,
         idempotency_key: request.idempotency_key.as_deref(),
     };
     ctx.unsealed.leases.issue(issuing, plan).await
@@ -557,7 +554,10 @@ impl Caller {
             entity: None,
             token_policies: Vec::new(),
             identity_policies: Vec::new(),
-            acl: super::acl::Acl::new(Vec::new(), &super::policy::template::TemplateValues::default()),
+            acl: super::acl::Acl::new(
+                Vec::new(),
+                &super::policy::template::TemplateValues::default(),
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `sys/leases/*`: look up, list, search, renew, revoke, abandon.
 
 use async_trait::async_trait;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::core::acl::permit::Permit;
@@ -30,8 +31,11 @@ const WRITE: &[Operation] = &[Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 const READ: &[Operation] = &[Operation::Read];
 const LEASE_ID: FieldSpec = field("lease_id", FieldKind::Text, "The lease.");
-const INCREMENT: FieldSpec =
-    field("increment", FieldKind::Duration, "Wanted lifetime from now; the first one again if none.");
+const INCREMENT: FieldSpec = field(
+    "increment",
+    FieldKind::Duration,
+    "Wanted lifetime from now; the first one again if none.",
+);
 const SYNC: FieldSpec = field("sync", FieldKind::Boolean, "Answer when the credentials are dead.");
 const DRY_RUN: FieldSpec = field("dry_run", FieldKind::Boolean, "Only say what would be revoked.");
 
@@ -56,7 +60,14 @@ static ROUTES: &[RouteSpec] = &[
         LIST,
         &[],
     ),
-    route("renew", "leases/renew", "Prolong a lease.", Access::Caller, WRITE, &[LEASE_ID, INCREMENT]),
+    route(
+        "renew",
+        "leases/renew",
+        "Prolong a lease.",
+        Access::Caller,
+        WRITE,
+        &[LEASE_ID, INCREMENT],
+    ),
     route(
         "renew-path",
         "leases/renew/*lease_id",
@@ -126,10 +137,21 @@ static ROUTES: &[RouteSpec] = &[
             field("after", FieldKind::Text, "Where the last page ended."),
         ],
     ),
-    route("overdue", "leases", "Leases whose revocation keeps failing.", Access::Sudo, READ, &[
-        field("type", FieldKind::Text, "Only `irrevocable` or `overdue`, which mean the same here."),
-        field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
-    ]),
+    route(
+        "overdue",
+        "leases",
+        "Leases whose revocation keeps failing.",
+        Access::Sudo,
+        READ,
+        &[
+            field(
+                "type",
+                FieldKind::Text,
+                "Only `irrevocable` or `overdue`, which mean the same here.",
+            ),
+            field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
+        ],
+    ),
     route(
         "count",
         "leases/count",
@@ -208,7 +230,7 @@ impl SystemRoutes for LeaseRoutes {
             "count" => count(ctx, &request).await,
             "abandon" => {
                 let id = lease_id(&request)?;
-                Ok(Reply::data(abandon(ctx, &id).await?))
+                Ok(Reply::data(json!(abandon(ctx, &id).await?)))
             }
             "operation" => {
                 let progress = leases.progress(request.params.get("id")).await?;
@@ -233,11 +255,7 @@ fn lease_id(request: &EngineRequest<'_>) -> Result<LeaseId, CoreError> {
 
 /// A lease, when the caller owns it or holds `sudo` on the path it came by. Everything else looks
 /// like a lease that is not there.
-async fn owned(
-    ctx: &SystemContext<'_>,
-    permit: &Permit,
-    id: &LeaseId,
-) -> Result<Lease, CoreError> {
+async fn owned(ctx: &SystemContext<'_>, permit: &Permit, id: &LeaseId) -> Result<Lease, CoreError> {
     let unknown = || CoreError::invalid("invalid lease");
     let lease = ctx.unsealed.leases.get(id).await?.ok_or_else(unknown)?.value;
     if permit.sudo() || ctx.caller.owns(&lease.owner) { Ok(lease) } else { Err(unknown()) }
@@ -262,7 +280,11 @@ fn lookup(lease: &Lease, now: Timestamp) -> Value {
 }
 
 fn dir(prefix: &str) -> String {
-    if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") }
+    if prefix.is_empty() || prefix.ends_with('/') {
+        prefix.to_owned()
+    } else {
+        format!("{prefix}/")
+    }
 }
 
 async fn list(ctx: &SystemContext<'_>, prefix: &str) -> Result<Reply, CoreError> {
@@ -410,11 +432,21 @@ async fn count(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<R
     Ok(Reply::data(json!({ "lease_count": total, "counts": counts })))
 }
 
+/// What became of an abandoned lease.
+#[derive(Serialize)]
+struct AbandonReport {
+    lease_id: LeaseId,
+    target: String,
+    role: String,
+    credential_may_live: bool,
+    last_error: Option<String>,
+}
+
 /// The record of the act comes before the act: a credential is never forgotten unrecorded.
-async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<Value, CoreError> {
+async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<AbandonReport, CoreError> {
     let leases = &ctx.unsealed.leases;
     let lease = leases.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?.value;
-    let mut detail = json!({
+    let detail = json!({
         "lease_id": lease.id,
         "target": lease.target,
         "role": lease.role,
@@ -427,9 +459,13 @@ async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<Value, CoreErr
         .await
         .map_err(|error| CoreError::AuditUnavailable(Box::new(error)))?;
     let abandoned = leases.abandon(id).await?;
-    detail["credential_may_live"] = json!(abandoned.last_error.is_some());
-    detail["last_error"] = json!(abandoned.last_error);
-    Ok(detail)
+    Ok(AbandonReport {
+        lease_id: abandoned.lease.id,
+        target: abandoned.lease.target,
+        role: abandoned.lease.role,
+        credential_may_live: abandoned.last_error.is_some(),
+        last_error: abandoned.last_error,
+    })
 }
 
 async fn force(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
@@ -441,8 +477,7 @@ async fn force(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<R
     }
     let mut alive = Vec::new();
     for id in &ids {
-        let detail = abandon(ctx, id).await?;
-        if detail["credential_may_live"] == true {
+        if abandon(ctx, id).await?.credential_may_live {
             alive.push(id.clone());
         }
     }

@@ -13,6 +13,7 @@ use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount}
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
 use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::token::TokenSelector;
 use crate::types::id::random_uuid;
 use crate::types::path::ApiPath;
 
@@ -77,12 +78,26 @@ static ROUTES: &[RouteSpec] = &[
     ),
     route("mount", "mounts/*path", "One secrets engine.", Access::Caller, ALL, ENABLE_FIELDS),
     route("auth", "auth/*path", "One auth method.", Access::Sudo, ALL, ENABLE_FIELDS),
-    route("remount", "remount", "Move a mount.", Access::Sudo, WRITE, &[
-        field("from", FieldKind::Text, "Where it is."),
-        field("to", FieldKind::Text, "Where it goes."),
-    ]),
+    route(
+        "remount",
+        "remount",
+        "Move a mount.",
+        Access::Sudo,
+        WRITE,
+        &[
+            field("from", FieldKind::Text, "Where it is."),
+            field("to", FieldKind::Text, "Where it goes."),
+        ],
+    ),
     route("remount-status", "remount/status/:id", "A finished move.", Access::Caller, READ, &[]),
-    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", Access::Caller, READ, &[]),
+    route(
+        "ui-mounts",
+        "internal/ui/mounts",
+        "Mounts the caller can see.",
+        Access::Caller,
+        READ,
+        &[],
+    ),
     route(
         "ui-mount",
         "internal/ui/mounts/*path",
@@ -283,7 +298,8 @@ async fn disable(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError
         super::leases::revoke_and_wait(ctx, selector).await?;
     }
     if mounted.entry.class == MountClass::Auth {
-        ctx.unsealed.tokens.revoke_by_mount(&mounted.entry.accessor).await?;
+        let selector = TokenSelector::Mount(mounted.entry.accessor.clone());
+        ctx.unsealed.tokens.revoke_all(&selector).await?;
     }
     mounts.remove(path).await?;
     Ok(Reply::empty())
@@ -399,7 +415,9 @@ fn ui_mount(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError> {
         .route(&path)
         .filter(|(mounted, _)| sees(ctx, mounted))
         .ok_or_else(|| CoreError::denied("no visible mount serves that path"))?;
-    let mut value = rendered(&mounted);
-    value["path"] = json!(mounted.entry.path);
-    Ok(Reply::data(value))
+    let mut reply = Reply::data(rendered(&mounted));
+    if let Some(data) = &mut reply.data {
+        data.insert("path".into(), json!(mounted.entry.path));
+    }
+    Ok(reply)
 }

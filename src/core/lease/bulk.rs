@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::blind::Tag;
 use crate::storage::StorageError;
 use crate::types::id::{EntityId, LeaseId, MountAccessor, NamespaceId, random_uuid};
 use crate::types::time::Timestamp;
@@ -104,42 +105,14 @@ impl Leases {
         View::new(self.records.clone(), NamespaceId::ROOT, kinds::OPERATION, String::new())
     }
 
-    /// All leases that `selector` means, page by page through `each`.
-    async fn walk<F>(&self, selector: &Selector, mut each: F) -> Result<(), CoreError>
-    where
-        F: AsyncFnMut(Vec<Entry<Lease>>) -> Result<(), CoreError>,
-    {
-        let mut dirs = vec![selector.prefix().to_owned()];
-        while let Some(dir) = dirs.pop() {
-            let mut after = None;
-            loop {
-                let (records, next) = match selector.label() {
-                    Some(label) => {
-                        self.records
-                            .labelled(
-                                NamespaceId::ROOT,
-                                kinds::LEASE,
-                                &label,
-                                after,
-                                MARKED_AT_ONCE,
-                            )
-                            .await?
-                    }
-                    None => {
-                        self.records
-                            .page(NamespaceId::ROOT, kinds::LEASE, &dir, after, MARKED_AT_ONCE)
-                            .await?
-                    }
-                };
-                dirs.extend(records.iter().filter(|r| r.is_dir()).map(dir_name));
-                each(decode(&records)?).await?;
-                after = next;
-                if after.is_none() {
-                    break;
-                }
-            }
+    /// All leases that `selector` means, to be taken page by page.
+    pub(super) fn walk(&self, selector: &Selector) -> Walk<'_> {
+        Walk {
+            leases: self,
+            label: selector.label(),
+            dirs: vec![selector.prefix().to_owned()],
+            after: None,
         }
-        Ok(())
     }
 
     /// The ids that a bulk revocation would take on: a dry run.
@@ -153,13 +126,12 @@ impl Leases {
     ) -> Result<(u64, Vec<LeaseId>), CoreError> {
         let mut total = 0;
         let mut ids = Vec::new();
-        self.walk(selector, async |entries| {
+        let mut walk = self.walk(selector);
+        while let Some(entries) = walk.next_page().await? {
             total += entries.len() as u64;
             let room = listed_max.saturating_sub(ids.len());
             ids.extend(entries.into_iter().take(room).map(|entry| entry.value.id));
-            Ok(())
-        })
-        .await?;
+        }
         Ok((total, ids))
     }
 
@@ -181,12 +153,11 @@ impl Leases {
     async fn mark(&self, id: &str, mut operation: Operation) -> Result<(), CoreError> {
         let now = self.clock.now();
         let mut total = 0;
-        let selector = operation.selector.clone();
-        self.walk(&selector, async |entries| {
+        let mut walk = self.walk(&operation.selector);
+        while let Some(entries) = walk.next_page().await? {
             total += entries.len() as u64;
-            self.mark_page(Some(id), entries, now).await
-        })
-        .await?;
+            self.mark_page(Some(id), entries, now).await?;
+        }
         operation.total = total.max(operation.total);
         operation.marked = true;
         self.operations().write(id, &operation, Precondition::Any).await?;
@@ -201,11 +172,11 @@ impl Leases {
     pub async fn end_with_token(&self, hash: &str) -> Result<(), CoreError> {
         let now = self.clock.now();
         let mut found = false;
-        self.walk(&Selector::Token(hash.to_owned()), async |entries| {
+        let mut walk = self.walk(&Selector::Token(hash.to_owned()));
+        while let Some(entries) = walk.next_page().await? {
             found |= !entries.is_empty();
-            self.mark_page(None, entries, now).await
-        })
-        .await?;
+            self.mark_page(None, entries, now).await?;
+        }
         if found {
             self.wake_sweep();
         }
@@ -282,7 +253,8 @@ impl Leases {
         let Some(entry) = self.operations().get::<Operation>(id).await? else { return Ok(None) };
         let mut pending = 0;
         let mut failures = Vec::new();
-        self.walk(&Selector::Operation(id.to_owned()), async |entries| {
+        let mut walk = self.walk(&Selector::Operation(id.to_owned()));
+        while let Some(entries) = walk.next_page().await? {
             pending += entries.len() as u64;
             for lease in entries.into_iter().map(|entry| entry.value) {
                 if let Some(error) = lease.last_error
@@ -295,9 +267,7 @@ impl Leases {
                     });
                 }
             }
-            Ok(())
-        })
-        .await?;
+        }
         Ok(Some(BulkProgress {
             id: id.to_owned(),
             total: entry.value.total,
@@ -321,6 +291,43 @@ impl Leases {
             }
         }
         Ok(removed)
+    }
+}
+
+/// A walk over leases.
+pub(super) struct Walk<'a> {
+    leases: &'a Leases,
+    label: Option<String>,
+    dirs: Vec<String>,
+    after: Option<Tag>,
+}
+
+impl Walk<'_> {
+    /// The next page, which may be empty; `None` at the end.
+    pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Entry<Lease>>>, CoreError> {
+        let Some(dir) = self.dirs.last().cloned() else { return Ok(None) };
+        let records = &self.leases.records;
+        let (found, next) = match &self.label {
+            Some(label) => {
+                records
+                    .labelled(NamespaceId::ROOT, kinds::LEASE, label, self.after, MARKED_AT_ONCE)
+                    .await?
+            }
+            None => {
+                records
+                    .page(NamespaceId::ROOT, kinds::LEASE, &dir, self.after, MARKED_AT_ONCE)
+                    .await?
+            }
+        };
+        self.after = next;
+        if next.is_none() {
+            self.dirs.pop();
+        }
+        let below = found.iter().filter(|record| record.is_dir()).map(dir_name);
+        // Below the directory in hand, so that its own pages are finished first.
+        let at = self.dirs.len().saturating_sub(usize::from(next.is_some()));
+        self.dirs.splice(at..at, below);
+        decode(&found).map(Some)
     }
 }
 

@@ -34,8 +34,6 @@ pub struct Issuing<'a> {
     pub caller_expires_at: Option<Timestamp>,
     /// The caller's token: it must still be there when the intent is written.
     pub caller_row: Option<RowKey>,
-    /// What has to be stored with the intent: the entity that is not stored yet.
-    pub along: Batch,
     /// The client's idempotency key.
     pub idempotency_key: Option<&'a str>,
 }
@@ -60,11 +58,7 @@ impl Leases {
     /// # Errors
     /// `TooMany` when a cap is reached, `Upstream` when the target is down, and whatever the target
     /// refuses. Nothing is left behind that is not going to be revoked.
-    pub async fn issue(
-        &self,
-        mut issuing: Issuing<'_>,
-        plan: LeasePlan,
-    ) -> Result<Reply, CoreError> {
+    pub async fn issue(&self, issuing: Issuing<'_>, plan: LeasePlan) -> Result<Reply, CoreError> {
         let now = self.clock.now();
         let idempotency = idempotency_name(&issuing)?;
         let mut replacing = Precondition::Absent;
@@ -75,8 +69,7 @@ impl Leases {
             }
         }
         let (lease, warning) = self.intend(&issuing, plan, idempotency, now)?;
-        let batch = std::mem::take(&mut issuing.along);
-        self.write_intent(batch, &issuing, &lease, replacing).await?;
+        self.write_intent(&issuing, &lease, replacing).await?;
 
         // From here on, leaving early in any way hands the intent to the sweep.
         let guard = BreakOff { leases: self, id: Some(lease.id.clone()) };
@@ -162,12 +155,12 @@ impl Leases {
 
     async fn write_intent(
         &self,
-        mut batch: Batch,
         issuing: &Issuing<'_>,
         lease: &Lease,
         replacing: Precondition,
     ) -> Result<(), CoreError> {
         let due_at = lease.issued_at.plus(INTENT_GRACE);
+        let mut batch = Batch::new();
         self.put(&mut batch, lease, Precondition::Absent, due_at)?;
         if let Some(name) = &lease.idempotency {
             let value = Idempotency { lease: lease.id.clone() };

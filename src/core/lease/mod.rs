@@ -283,11 +283,10 @@ impl Leases {
     pub async fn count(&self, mount: &MountAccessor, overdue: bool) -> Result<u64, CoreError> {
         if overdue {
             let mut count = 0;
-            self.walk(&Selector::Overdue, async |entries| {
+            let mut walk = self.walk(&Selector::Overdue);
+            while let Some(entries) = walk.next_page().await? {
                 count += entries.iter().filter(|entry| entry.value.mount == *mount).count() as u64;
-                Ok(())
-            })
-            .await?;
+            }
             return Ok(count);
         }
         let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &mount_label(mount));

@@ -5,6 +5,7 @@
 
 mod migrate;
 pub mod open;
+pub mod postgres;
 mod row;
 pub mod sqlite;
 mod timing;

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::postgres::{PostgresOptions, PostgresStorage};
 use super::sqlite::{SqliteOptions, SqliteStorage};
 use super::{Storage, StorageError};
+use crate::types::secret::SecretString;
 
 /// Which store to open.
 #[derive(Debug)]
@@ -13,6 +15,15 @@ pub enum StorageSpec {
     Sqlite {
         /// The file; made if it is missing.
         path: PathBuf,
+    },
+    /// A PostgreSQL database, shared by all nodes of a cluster.
+    Postgres {
+        /// `postgres://user:password@host:port/database?sslmode=…`.
+        url: SecretString,
+        /// Certificate authorities of the server, PEM. Needed for `sslmode=verify-ca|verify-full`.
+        ca_file: Option<PathBuf>,
+        /// Connections in the pool; one more listens for changes.
+        max_connections: usize,
     },
 }
 
@@ -29,6 +40,11 @@ pub async fn open(spec: &StorageSpec) -> Result<Arc<dyn Storage>, StorageError> 
                 SqliteStorage::open(&path, SqliteOptions::default())
             });
             Ok(opened.await.map_err(|error| StorageError::Unavailable(Box::new(error)))??)
+        }
+        StorageSpec::Postgres { url, ca_file, max_connections } => {
+            let options =
+                PostgresOptions { max_connections: *max_connections, ..PostgresOptions::default() };
+            Ok(PostgresStorage::connect(url, ca_file.as_deref(), options).await?)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The store: one contract, run on every implementation, and what each adds of its own.
 
 mod contract;
+mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
@@ -10,7 +11,10 @@ use leasehold::crypto::envelope::{OVERHEAD_BYTES, SealedRecord};
 use leasehold::storage::open::{StorageSpec, open};
 use leasehold::storage::{Change, Expect, Kind, Row, RowKey, Storage, StorageError};
 use leasehold::types::id::NamespaceId;
+use leasehold::types::secret::SecretString;
 use leasehold::types::time::Timestamp;
+
+use crate::support::postgres::TestPostgres;
 
 /// An empty store that can be opened more than once.
 pub struct TestStore {
@@ -19,6 +23,7 @@ pub struct TestStore {
 
 enum Place {
     Sqlite(tempfile::TempDir),
+    Postgres { url: String },
 }
 
 impl TestStore {
@@ -26,11 +31,20 @@ impl TestStore {
         Self { place: Place::Sqlite(tempfile::tempdir().unwrap()) }
     }
 
+    fn postgres() -> Self {
+        Self { place: Place::Postgres { url: TestPostgres::shared().database() } }
+    }
+
     fn spec(&self) -> StorageSpec {
         match &self.place {
             Place::Sqlite(directory) => {
                 StorageSpec::Sqlite { path: directory.path().join("store/leasehold.db") }
             }
+            Place::Postgres { url } => StorageSpec::Postgres {
+                url: SecretString::new(url.clone()),
+                ca_file: None,
+                max_connections: 8,
+            },
         }
     }
 
@@ -43,11 +57,16 @@ impl TestStore {
     }
 
     /// Changes the database behind the store's back.
-    async fn tamper(&self, sql: &str) {
-        match (&self.place, self.spec()) {
-            (Place::Sqlite(_), StorageSpec::Sqlite { path }) => {
+    fn tamper(&self, sql: &str) {
+        match (self.spec(), &self.place) {
+            (StorageSpec::Sqlite { path }, _) => {
                 rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
             }
+            (StorageSpec::Postgres { .. }, Place::Postgres { url }) => {
+                let (_, database) = url.rsplit_once('/').unwrap();
+                TestPostgres::shared().sql(database, sql);
+            }
+            (StorageSpec::Postgres { .. }, Place::Sqlite(_)) => unreachable!(),
         }
     }
 }
@@ -59,6 +78,13 @@ macro_rules! contract_tests {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 super::contract::$test(&super::TestStore::sqlite()).await;
+            })+
+        }
+
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::contract::$test(&super::TestStore::postgres()).await;
             })+
         }
     };

@@ -661,13 +661,13 @@ pub async fn a_newer_schema_is_refused(test: &TestStore) {
     let store = test.open().await;
     put_all(&store, [row(1)]).await;
     store.close().await;
-    test.tamper("INSERT INTO schema_version (version) VALUES (4711)").await;
+    test.tamper("INSERT INTO schema_version (version) VALUES (4711)");
     let refused = test.try_open().await.map(|_| ()).unwrap_err();
     assert!(
         matches!(refused, StorageError::NewerSchema { found: 4711, known } if known < 4711),
         "{refused:?}"
     );
-    test.tamper("DELETE FROM schema_version WHERE version = 4711").await;
+    test.tamper("DELETE FROM schema_version WHERE version = 4711");
     let store = test.open().await;
     assert_eq!(store.get(key(1)).await.unwrap(), Some(row(1)), "nothing was touched");
 }
@@ -680,8 +680,8 @@ pub async fn a_damaged_row_does_not_hide_its_neighbours(test: &TestStore) {
     put_all(&store, [other]).await;
     store.close().await;
     // The second of them loses its sealed bytes; rev 1 of all but row 7 is told apart by its due time.
-    test.tamper("UPDATE record SET rev = 9 WHERE due_at = 1").await;
-    test.tamper("UPDATE record SET sealed = substr(sealed, 1, 3) WHERE rev = 9").await;
+    test.tamper("UPDATE record SET rev = 9 WHERE due_at = 1");
+    test.tamper("UPDATE record SET sealed = substr(sealed, 1, 3) WHERE rev = 9");
     let store = test.open().await;
     assert!(matches!(store.get(key(7)).await, Err(StorageError::Corrupt(_))));
     assert_eq!(numbers(&list(&store, None, 10).await.rows), [0, 1, 2]);

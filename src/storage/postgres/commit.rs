@@ -3,14 +3,16 @@
 //! READ COMMITTED, with the locks spelled out. A transaction goes through three stages, each one
 //! flight of pipelined statements:
 //!
-//! 1. Locks, always in the same order over all transactions: first the advisory locks of the labels
-//!    that are counted, then the rows, by key. A row that changes is locked against other changes, one
+//! 1. Locks, always in the same order over all transactions: first the whole table, for who raises the
+//!    floor of key terms, then the advisory locks of the labels that are counted, then the rows, by key. A row that changes is locked against other changes, one
 //!    that is deleted or guards its children also against [`Change::RequireRow`], which in turn takes
 //!    the weakest lock: many children can be put under one directory at once.
 //! 2. Changes. What each of them expects is judged by the revisions that the locks returned, new rows
 //!    by the primary key. Statements see what was committed before they began, so whatever is counted
 //!    or looked for under a lock of stage 1 is complete. Between two conditions that depend on the
-//!    order, changes are made by key, again for the sake of locks: those of new rows.
+//!    order, changes are made by key, again for the sake of locks: those of new rows. The floor of key
+//!    terms is read behind the writes: either they waited for the one who raises it, or that one waits
+//!    for this transaction and finds the rows.
 //! 3. The commit's number, and the word to other nodes, which PostgreSQL passes on if and when the
 //!    transaction commits.
 //!
@@ -33,7 +35,7 @@ use super::read::{COUNT_LABELLED, key_to_sql};
 use super::{Change, Kind, Row, RowKey, StorageError, failed, listen};
 use crate::crypto::blind::Tag;
 use crate::crypto::envelope::SealedRecord;
-use crate::storage::Expect;
+use crate::storage::{Expect, TERM_FLOOR};
 use crate::types::id::NamespaceId;
 
 /// Why an operation failed.
@@ -79,6 +81,8 @@ impl From<Failure> for StorageError {
     }
 }
 
+/// Waits for every transaction that writes rows, and makes later ones wait.
+const LOCK_TABLE: &str = "LOCK TABLE record IN SHARE ROW EXCLUSIVE MODE";
 const LOCK_LABEL: &str = "SELECT pg_advisory_xact_lock($1)";
 const KEEP_ROW: &str = "SELECT rev, labels FROM record \
      WHERE namespace = $1 AND kind = $2 AND name = $3 FOR KEY SHARE";
@@ -108,6 +112,10 @@ const REPLACE_META: &str = "UPDATE meta SET value = $2 WHERE name = $1 AND value
 const DELETE_META: &str = "DELETE FROM meta WHERE name = $1";
 const DELETE_META_IF: &str = "DELETE FROM meta WHERE name = $1 AND value = $2";
 const FIND_META: &str = "SELECT 1 FROM meta WHERE name = $1";
+const FIND_WRAPPED_BELOW: &str = "SELECT 1 FROM record WHERE term < $1 LIMIT 1";
+const RAISE_META: &str = "INSERT INTO meta (name, value) VALUES ($1, $2) \
+     ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
+const FIND_META_ABOVE: &str = "SELECT 1 FROM meta WHERE name = $1 AND value > $2";
 const NEXT_SEQUENCE: &str = "SELECT nextval('commit_sequence')";
 const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
@@ -119,10 +127,12 @@ pub(super) async fn commit(
 ) -> Result<u64, Failure> {
     let transaction =
         client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
-    let mut plan = Plan { steps: Vec::new(), present: lock(&transaction, batch).await? };
+    let present = lock(&transaction, batch).await?;
+    let mut plan = Plan { steps: Vec::new(), present, lowest_term: None };
     for change in in_lock_order(batch) {
         plan.add(change)?;
     }
+    plan.check_terms();
     let mut steps = plan.steps;
     steps.push(Step::new(NEXT_SEQUENCE, vec![], Check::Number));
     for payload in listen::payloads(node, batch) {
@@ -148,6 +158,7 @@ pub(super) async fn reseal(
         params.push(value(sealed.as_bytes().to_vec()));
         steps.push(Step::new(RESEAL, params, Check::Nothing));
     }
+    steps.extend(rows.iter().map(|(_, _, sealed)| sealed.term()).min().map(not_below_floor));
     run(&transaction, &steps).await?;
     Ok(transaction.commit().await?)
 }
@@ -171,6 +182,7 @@ async fn lock(
     transaction: &Transaction<'_>,
     batch: &[Change],
 ) -> Result<HashMap<RowKey, Present>, Failure> {
+    let mut table = None;
     let mut labels = BTreeSet::new();
     let mut rows = BTreeMap::new();
     for change in batch {
@@ -181,6 +193,10 @@ async fn lock(
             Change::RequireChildless { guard, .. } => (*guard, Hold::Remove),
             Change::RequireFewer { namespace, kind, label, .. } => {
                 labels.insert(label_lock(*namespace, *kind, *label));
+                continue;
+            }
+            Change::RaiseTermFloor { .. } => {
+                table = Some(Step::new(LOCK_TABLE, vec![], Check::Nothing));
                 continue;
             }
             Change::Put { expect: Expect::Absent, .. } | Change::PutMeta { .. } => continue,
@@ -198,10 +214,10 @@ async fn lock(
         };
         Step::new(sql, key_params(key), Check::Row)
     });
-    let steps: Vec<Step> = labels.chain(locks).collect();
+    let steps: Vec<Step> = table.into_iter().chain(labels).chain(locks).collect();
     let answers = fly(transaction, &steps).await?;
     let mut present = HashMap::with_capacity(rows.len());
-    // The answers of the label locks come first, and say nothing.
+    // The answers of the other locks come first, and say nothing.
     for (key, answer) in rows.into_keys().rev().zip(answers.into_iter().rev()) {
         if let Some(row) = answer.rows.first() {
             let labels = labels_from_bytes(row.try_get(1)?)
@@ -225,9 +241,10 @@ fn in_lock_order(batch: &[Change]) -> Vec<&Change> {
     let key = |change: &Change| match change {
         Change::Put { row, .. } => Some(row.key),
         Change::Delete { key, .. } | Change::RequireRow { key } => Some(*key),
-        Change::RequireChildless { .. } | Change::RequireFewer { .. } | Change::PutMeta { .. } => {
-            None
-        }
+        Change::RequireChildless { .. }
+        | Change::RequireFewer { .. }
+        | Change::PutMeta { .. }
+        | Change::RaiseTermFloor { .. } => None,
     };
     let mut changes: Vec<&Change> = batch.iter().collect();
     for free in changes.split_mut(|change| key(change).is_none()) {
@@ -241,6 +258,8 @@ fn in_lock_order(batch: &[Change]) -> Vec<&Change> {
 struct Plan {
     steps: Vec<Step>,
     present: HashMap<RowKey, Present>,
+    /// Of the rows that were put since terms were last checked.
+    lowest_term: Option<u32>,
 }
 
 impl Plan {
@@ -275,7 +294,19 @@ impl Plan {
                 self.steps.push(put_meta(name, new.as_ref(), expect.as_ref().map(Option::as_ref)));
                 Ok(())
             }
+            Change::RaiseTermFloor { term } => {
+                self.check_terms();
+                let below = vec![value(i64::from(*term))];
+                self.steps.push(Step::new(FIND_WRAPPED_BELOW, below, Check::NoRow));
+                let floor = vec![value(TERM_FLOOR), value(term.to_be_bytes().to_vec())];
+                self.steps.push(Step::new(RAISE_META, floor, Check::One));
+                Ok(())
+            }
         }
+    }
+
+    fn check_terms(&mut self) {
+        self.steps.extend(self.lowest_term.take().map(not_below_floor));
     }
 
     fn put(&mut self, row: &Row, expect: Expect) -> Result<(), Failure> {
@@ -294,6 +325,8 @@ impl Plan {
         params.push(value(labels_to_bytes(&row.labels)));
         params.push(value(row.sealed.as_bytes().to_vec()));
         self.steps.push(Step::new(sql, params, Check::One));
+        let term = row.sealed.term();
+        self.lowest_term = Some(self.lowest_term.map_or(term, |lowest| lowest.min(term)));
         let missing = |label: &&Tag, from: &[Tag]| !from.contains(label);
         let dropped = before.iter().filter(|label| missing(label, &row.labels)).copied().collect();
         let added = row.labels.iter().filter(|label| missing(label, &before)).copied().collect();
@@ -319,6 +352,13 @@ impl Plan {
         params.push(value(tags));
         self.steps.push(Step::new(sql, params, Check::Nothing));
     }
+}
+
+/// Has to run behind the writes that it is about: see the module's text.
+fn not_below_floor(term: u32) -> Step {
+    // Big-endian numbers of one length compare as bytes do.
+    let params = vec![value(TERM_FLOOR), value(term.to_be_bytes().to_vec())];
+    Step::new(FIND_META_ABOVE, params, Check::NoRow)
 }
 
 fn put_meta(name: &'static str, new: Option<&Vec<u8>>, expect: Option<Option<&Vec<u8>>>) -> Step {

@@ -248,7 +248,8 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> String {
-        let error = settings(&SecretString::new(url.to_owned()), None).unwrap_err();
+        let settings = settings(&SecretString::new(url.to_owned()), None);
+        let error = settings.map(|_| ()).unwrap_err();
         assert!(matches!(error, StorageError::CannotOpen(_)), "{error:?}");
         format!("{error} {error:?}")
     }

@@ -44,7 +44,8 @@ pub(super) fn payloads(node: u64, batch: &[Change]) -> Vec<String> {
             Change::RequireRow { .. }
             | Change::RequireChildless { .. }
             | Change::RequireFewer { .. }
-            | Change::PutMeta { .. } => None,
+            | Change::PutMeta { .. }
+            | Change::RaiseTermFloor { .. } => None,
         })
         .collect();
     if keys.len() > PAYLOADS_MAX * KEYS_PER_PAYLOAD {
@@ -181,22 +182,14 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn delete(number: u32) -> Change {
+    fn key(number: u32) -> RowKey {
         let mut name = [0xab; 16];
         name[..4].copy_from_slice(&number.to_be_bytes());
-        let name = Tag::from_bytes(name);
-        let key = RowKey { namespace: NamespaceId(number), kind: Kind(0xfffe), name };
-        Change::Delete { key, rev: 1 }
+        RowKey { namespace: NamespaceId(number), kind: Kind(0xfffe), name: Tag::from_bytes(name) }
     }
 
-    fn keys(batch: &[Change]) -> Vec<RowKey> {
-        batch
-            .iter()
-            .map(|change| match change {
-                Change::Delete { key, .. } => *key,
-                _ => unreachable!(),
-            })
-            .collect()
+    fn delete(number: u32) -> Change {
+        Change::Delete { key: key(number), rev: 1 }
     }
 
     #[test]
@@ -212,7 +205,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(heard, keys(&batch));
+        assert_eq!(heard, (0..1000).map(key).collect::<Vec<_>>());
         assert!(payloads.iter().all(|payload| parse(7, payload).is_none()), "our own");
         assert!(super::payloads(7, &[]).is_empty());
     }

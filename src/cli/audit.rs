@@ -1,25 +1,93 @@
 //! `leasehold audit`.
 
-use serde_json::Value;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 use super::error::CliError;
-use super::session::Session;
+use super::session::{Process, Session};
 use super::table;
+use crate::server::audit_verify;
 
 /// Subcommands of `leasehold audit`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Audit {
     /// List audit sinks
     List,
+    /// Check logs against their hash chain, without a server; exits with 1 when a line is not as it
+    /// was written
+    Verify(Verify),
+}
+
+/// `leasehold audit verify`
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// Logs, oldest first
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Verify {
+    /// Reads the logs and names every line that is not as it was written.
+    ///
+    /// # Errors
+    /// A log that cannot be read, or one that is not intact.
+    pub fn run(&self, process: &mut Process) -> Result<(), CliError> {
+        let report = audit_verify::verify(&self.files).map_err(|error| {
+            CliError::system(format!("cannot read {}", error.path.display()))(error.source)
+        })?;
+        let last_seq = report.head.map(|head| head.seq);
+        if process.output.is_json() || process.output.wants_field() {
+            let problems: Vec<Value> = report
+                .problems
+                .iter()
+                .map(|problem| {
+                    let fault = problem.fault.to_string();
+                    json!({ "file": problem.file, "line": problem.line, "fault": fault })
+                })
+                .collect();
+            process.output.object(&json!({
+                "intact": report.is_intact(),
+                "lines": report.lines,
+                "first_entry": report.first_seq,
+                "last_entry": last_seq,
+                "from_genesis": report.from_genesis,
+                "problems": problems,
+                "problems_total": report.problems_total,
+            }))?;
+        } else {
+            for problem in &report.problems {
+                let (file, line) = (problem.file.display(), problem.line);
+                let text = format!("{file}:{line}: {}", problem.fault);
+                process.output.line(&table::printable(&text))?;
+            }
+        }
+        if !report.is_intact() {
+            return Err(CliError::local(
+                format!("the audit chain is broken: {} problems", report.problems_total),
+                "compare the lines named above with a copy kept elsewhere",
+            ));
+        }
+        if report.lines > 0 && !report.from_genesis {
+            let first = report.first_seq.unwrap_or_default();
+            process.output.note(&format!(
+                "The chain begins at entry {first}; name the earlier logs too to check all of it."
+            ))?;
+        }
+        process
+            .output
+            .success(&format!("{} entries, none changed, missing or moved.", report.lines))
+    }
 }
 
 impl Audit {
-    /// Runs the subcommand.
+    /// Runs the subcommand that asks the server.
     ///
     /// # Errors
     /// As the server answers.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         match self {
+            Self::Verify(command) => command.run(session.process),
             Self::List => {
                 let reply = session.read("sys/audit").await?;
                 let data = reply.data();

@@ -23,6 +23,14 @@ pub enum CliError {
         /// What to do about it.
         next: String,
     },
+    /// The server took the request on, and it did not come to a good end yet.
+    #[error("{what}")]
+    Unfinished {
+        /// What is not done.
+        what: String,
+        /// What to do about it.
+        next: String,
+    },
     /// A file or program on this machine.
     #[error("{what}")]
     System {
@@ -54,11 +62,9 @@ impl CliError {
 
     /// The exit status of the process.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Client(ClientError::Refused(_))) {
-            EXIT_REFUSED
-        } else {
-            EXIT_LOCAL
-        }
+        let refused =
+            matches!(self, Self::Client(ClientError::Refused(_)) | Self::Unfinished { .. });
+        if refused { EXIT_REFUSED } else { EXIT_LOCAL }
     }
 
     /// Whether nobody reads our output any more, so that nothing more need be said.
@@ -91,7 +97,7 @@ impl CliError {
     pub fn hint(&self) -> String {
         match self {
             Self::Client(error) => client_hint(error),
-            Self::Local { next, .. } => next.clone(),
+            Self::Local { next, .. } | Self::Unfinished { next, .. } => next.clone(),
             Self::System { source, .. } => system_hint(source.kind()).to_owned(),
             Self::Answer(_) => {
                 "check that the address is a Leasehold server of this version".to_owned()

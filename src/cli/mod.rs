@@ -177,6 +177,9 @@ fn run(line: Line, process: &mut Process) -> Result<Finish, CliError> {
     {
         return command.decode(process).map(|()| Finish::Done);
     }
+    if let Connected::Audit(audit::Audit::Verify(command)) = &command {
+        return command.run(process).map(|()| Finish::Done);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,6 +5,7 @@
 //! comes in, and the router that was handed to [`Listeners::serve`] answers.
 
 pub mod accept;
+pub mod audit_verify;
 pub mod config;
 pub mod files;
 pub mod process;

@@ -3,10 +3,14 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use leasehold::audit::file::{FileSink, FileSinkConfig, SyncPolicy};
 use leasehold::cli::ca::Authority;
 use leasehold::cli::throwaway_postgres::{SUPERUSER, ThrowawayPostgres};
+use leasehold::core::audit::broker::{AuditBroker, BrokerConfig};
 use leasehold::types::time::{Clock, SystemClock};
+use serde_json::json;
 
 fn leasehold(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
@@ -157,4 +161,55 @@ async fn a_throwaway_postgres_asks_for_its_password_and_is_gone_when_dropped() {
     assert!(!can_log_in(port, "wrong").await);
     drop(server);
     assert!(!can_log_in(port, password.expose()).await);
+}
+
+/// An audit log with five entries, and the record of its end beside it.
+async fn audit_log(path: &Path) {
+    let config = FileSinkConfig { name: "f".into(), path: path.into(), sync: SyncPolicy::Always };
+    let sink = FileSink::open(config, Arc::new(SystemClock)).unwrap();
+    let broker =
+        AuditBroker::new(vec![Arc::new(sink)], BrokerConfig::default(), Arc::new(SystemClock))
+            .unwrap();
+    for n in 0..5 {
+        broker.record_event("tested", &json!({ "n": n })).await.unwrap();
+    }
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_verify_names_an_edited_a_removed_and_a_moved_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    audit_log(&log).await;
+    let intact = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = intact.lines().collect();
+    let verify = |lines: &[&str]| {
+        std::fs::write(&log, format!("{}\n", lines.join("\n"))).unwrap();
+        leasehold(&["audit", "verify"]).arg(&log).output().unwrap()
+    };
+    let output = verify(&lines);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with(&format!("Success! {} entries", lines.len())));
+
+    let edited = lines[2].replacen("tested", "teased", 1);
+    assert_ne!(edited, lines[2]);
+    let mut with_edit = lines.clone();
+    with_edit[2] = &edited;
+    let mut without_third = lines.clone();
+    without_third.remove(2);
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    let cut = &lines[..lines.len() - 1];
+    for (lines, place, word) in [
+        (&with_edit[..], 3, "was edited"),
+        (&without_third, 3, "are missing before"),
+        (&swapped, 4, "out of order"),
+        (cut, cut.len(), "are missing after"),
+    ] {
+        let output = verify(lines);
+        assert_eq!(output.status.code(), Some(1), "{word}");
+        let named = text(&output.stdout);
+        assert!(named.contains(&format!("audit.log:{place}:")), "{word}: {named}");
+        assert!(named.contains(word), "{word}: {named}");
+    }
 }

@@ -10,5 +10,6 @@
 mod audit;
 mod cli;
 mod database;
+mod database_engine;
 mod storage;
 mod support;

@@ -65,9 +65,6 @@ pub trait DatabaseDriver: Send + Sync {
     /// # Errors
     /// When the target cannot be asked.
     async fn can_log_in(&self, name: &str, password: &SecretString) -> Result<bool, DriverError>;
-
-    /// Which of the configured root passwords the target last accepted, counted from zero.
-    fn root_password_in_use(&self) -> usize;
 }
 
 /// A user to be made.

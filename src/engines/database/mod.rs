@@ -35,7 +35,7 @@ mod target;
 pub mod username;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -61,11 +61,6 @@ impl DatabaseEngine {
     /// An engine without open connections.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Closes every connection that is not in use.
-    pub fn close(&self) {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

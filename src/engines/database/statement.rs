@@ -202,7 +202,16 @@ fn split<'a, 'b>(pieces: &'b [Piece<'a>]) -> Vec<&'b [Piece<'a>]> {
                     words.push(word);
                 }
             }
-            _ => {}
+            Kind::Space
+            | Kind::Comment
+            | Kind::Literal
+            | Kind::EscapeLiteral
+            | Kind::PrefixedLiteral
+            | Kind::Name
+            | Kind::UnicodeName
+            | Kind::DollarQuoted
+            | Kind::Slot
+            | Kind::Mark(_) => {}
         }
     }
     out.extend(pieces.get(start..));

@@ -151,10 +151,6 @@ impl DatabaseDriver for PostgresDriver {
     async fn can_log_in(&self, name: &str, password: &SecretString) -> Result<bool, DriverError> {
         self.pool.accepts(name, password).await
     }
-
-    fn root_password_in_use(&self) -> usize {
-        self.pool.password_in_use()
-    }
 }
 
 fn valid_until(name: &str, expiration: &str) -> Zeroizing<String> {

@@ -58,10 +58,6 @@ impl Pool {
         }
     }
 
-    pub(super) fn password_in_use(&self) -> usize {
-        self.password_in_use.load(Ordering::Relaxed)
-    }
-
     /// An idle session, or a new one when there is none.
     pub(super) async fn take(&self) -> Result<Lent<'_>, DriverError> {
         let permit = tokio::time::timeout(OPEN_TIMEOUT, Arc::clone(&self.permits).acquire_owned())
@@ -124,7 +120,7 @@ impl Pool {
         if count == 0 {
             return self.open(&config).await;
         }
-        let first = self.password_in_use();
+        let first = self.password_in_use.load(Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..count {
             let which = (first + turn) % count;

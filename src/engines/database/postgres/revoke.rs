@@ -48,29 +48,27 @@ pub(super) async fn revoke(pool: &Pool, user: &DoomedUser<'_>) -> Result<(), Dri
 
 /// Takes the login away, durably. `None` when there is no such role, nor one being made.
 async fn disable(pool: &Pool, name: &str) -> Result<Option<Doomed>, DriverError> {
-    let open = begin_own(pool, "disable the login", name).await?;
-    let rows = open
-        .query(&format!(
-            "SELECT r.oid, NOT me.rolsuper AND NOT pg_has_role(me.oid, r.oid, 'USAGE') \
-             FROM pg_roles r, pg_roles me WHERE r.rolname = {} AND me.rolname = current_user",
-            quote_literal(name)
-        ))
-        .await?;
-    let Some(row) = rows.first() else {
+    let question = format!(
+        "SELECT r.oid, NOT me.rolsuper AND NOT pg_has_role(me.oid, r.oid, 'USAGE') \
+         FROM pg_roles r, pg_roles me WHERE r.rolname = {} AND me.rolname = current_user",
+        quote_literal(name)
+    );
+    let open = begin_own(pool, "disable the login", name, &question).await?;
+    let Some(row) = open.rows().first() else {
         open.commit().await?;
         return Ok(None);
     };
-    let doomed = Doomed { oid: oid(row)?, needs_membership: row.get(1) == Some("t") };
-    open.query(&format!("ALTER ROLE {} NOLOGIN", quote_name(name))).await?;
-    open.commit().await?;
+    let doomed = Doomed { oid: oid(row)?, needs_membership: is_true(row, 1) };
+    let disable = format!("ALTER ROLE {} NOLOGIN", quote_name(name));
+    open.finish(&[Zeroizing::new(disable)]).await?;
     Ok(Some(doomed))
 }
 
 /// Ending sessions and handing over what a role owns asks for membership, unless one is superuser.
 async fn join(pool: &Pool, name: &str) -> Result<(), DriverError> {
-    let open = begin_own(pool, "become a member of the role", name).await?;
-    match open.query(&format!("GRANT {} TO CURRENT_USER", quote_name(name))).await {
-        Ok(_) => open.commit().await,
+    let grant = format!("GRANT {} TO CURRENT_USER", quote_name(name));
+    match begin_own(pool, "become a member of the role", name, &grant).await {
+        Ok(open) => open.commit().await,
         // Whether it was needed, and what for, the next steps tell better.
         Err(DriverError::Refused { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -114,23 +112,31 @@ async fn hand_over_elsewhere(
     )
     .await?;
     lent.give_back();
-    let owns = rows.iter().any(|row| row.get(1) == Some("t"));
+    let owns = rows.iter().any(|row| is_true(row, 1));
     if owns {
         make_heir(pool, user.heir).await?;
     }
     for row in &rows {
         let Some(database) = row.get(0) else { continue };
-        let statements = hand_over(user, row.get(1) == Some("t"));
-        in_database(pool, database, user.name, &statements).await.map_err(|error| match error {
-            DriverError::Login { code } => DriverError::OtherDatabase {
-                database: database.to_owned(),
-                reason: format!("refuses the configured user (SQLSTATE {code})"),
-            },
-            DriverError::Refused { message, code, .. } => DriverError::OtherDatabase {
-                database: database.to_owned(),
-                reason: format!("refused: {message} (SQLSTATE {code})"),
-            },
-            other => other,
+        let statements = hand_over(user, is_true(row, 1));
+        in_database(pool, database, user.name, &statements).await.map_err(|error| {
+            let reason = match error {
+                DriverError::Login { code } => {
+                    format!("refuses the configured user (SQLSTATE {code})")
+                }
+                DriverError::Refused { message, code, .. } => {
+                    format!("refused: {message} (SQLSTATE {code})")
+                }
+                DriverError::Unavailable { .. }
+                | DriverError::NoSuchUser
+                | DriverError::NotCreated
+                | DriverError::StillAlive
+                | DriverError::OtherDatabase { .. }
+                | DriverError::Statement(_)
+                | DriverError::Scram(_)
+                | DriverError::Random(_) => return error,
+            };
+            DriverError::OtherDatabase { database: database.to_owned(), reason }
         })?;
     }
     Ok(owns)
@@ -161,29 +167,37 @@ fn hand_over(user: &DoomedUser<'_>, owns: bool) -> Vec<Zeroizing<String>> {
 }
 
 async fn make_heir(pool: &Pool, heir: &str) -> Result<(), DriverError> {
-    let open = begin_own(pool, "make the role that inherits", heir).await?;
-    if !exists(&open, heir).await? {
-        open.query(&format!("CREATE ROLE {} NOLOGIN NOINHERIT", quote_name(heir))).await?;
+    const STEP: &str = "make the role that inherits";
+    let open = begin_own(pool, STEP, heir, &find(heir)).await?;
+    if open.rows().is_empty() {
+        let make = format!("CREATE ROLE {} NOLOGIN NOINHERIT", quote_name(heir));
+        open.finish(&[Zeroizing::new(make)]).await?;
+    } else {
+        open.commit().await?;
     }
-    let outside = open
-        .query(&format!(
+    let lent = pool.take().await?;
+    let outside = ask(
+        &lent,
+        STEP,
+        &format!(
             "SELECT 1 FROM pg_roles WHERE rolname = current_user AND NOT rolsuper \
              AND NOT pg_has_role(oid, {}, 'USAGE')",
             quote_literal(heir)
-        ))
-        .await?;
-    open.commit().await?;
+        ),
+    )
+    .await?;
+    lent.give_back();
     if outside.is_empty() { Ok(()) } else { join(pool, heir).await }
 }
 
 async fn drop_role(pool: &Pool, user: &DoomedUser<'_>, owns: bool) -> Result<(), DriverError> {
-    let open = begin_own(pool, "drop the user", user.name).await?;
-    if exists(&open, user.name).await? {
-        let mut statements = hand_over(user, owns);
-        statements.push(Zeroizing::new(format!("DROP ROLE {}", quote_name(user.name))));
-        open.run(Work::new("drop the user"), &statements).await.map_err(|failed| failed.error)?;
+    let open = begin_own(pool, "drop the user", user.name, &find(user.name)).await?;
+    if open.rows().is_empty() {
+        return open.commit().await;
     }
-    open.commit().await
+    let mut statements = hand_over(user, owns);
+    statements.push(Zeroizing::new(format!("DROP ROLE {}", quote_name(user.name))));
+    open.finish(&statements).await
 }
 
 /// The operator's own way of revoking, and a look at what it left.
@@ -208,20 +222,23 @@ async fn run_statements(pool: &Pool, user: &DoomedUser<'_>) -> Result<(), Driver
     if rows.is_empty() { Ok(()) } else { Err(DriverError::StillAlive) }
 }
 
-/// A transaction for statements of ours.
+/// A transaction that begins with a statement of ours.
 async fn begin_own<'a>(
     pool: &'a Pool,
     step: &'static str,
     name: &str,
+    first: &str,
 ) -> Result<Open<'a>, DriverError> {
-    begin(pool, Work::new(step), name, &[Zeroizing::new(OWN_PATH.to_owned())])
-        .await
-        .map_err(|Failed { error, .. }| error)
+    let statements = [OWN_PATH, first].map(|statement| Zeroizing::new(statement.to_owned()));
+    begin(pool, Work::new(step), name, &statements).await.map_err(|Failed { error, .. }| error)
 }
 
-async fn exists(open: &Open<'_>, name: &str) -> Result<bool, DriverError> {
-    let sql = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", quote_literal(name));
-    Ok(!open.query(&sql).await?.is_empty())
+fn find(name: &str) -> String {
+    format!("SELECT 1 FROM pg_roles WHERE rolname = {}", quote_literal(name))
+}
+
+fn is_true(row: &SimpleQueryRow, column: usize) -> bool {
+    row.get(column) == Some("t")
 }
 
 fn oid(row: &SimpleQueryRow) -> Result<u32, DriverError> {

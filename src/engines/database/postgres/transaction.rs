@@ -20,6 +20,8 @@ use crate::engines::database::sql::quote_literal;
 
 /// Longest wait for the answer to one message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most rows kept of one message; no question of ours has as many answers.
+const ROWS_MAX: usize = 10_000;
 /// The same limits on the target's side, shorter, so that it gives up before we do.
 const LIMITS: [&str; 2] = ["SET LOCAL statement_timeout = '20s'", "SET LOCAL lock_timeout = '10s'"];
 /// Undoes what operators' statements may have set, then restores what a session starts with.
@@ -45,6 +47,7 @@ impl Work<'_> {
 pub(super) struct Open<'a> {
     lent: Lent<'a>,
     step: &'static str,
+    rows: Vec<SimpleQueryRow>,
 }
 
 /// An error and the statement that it belongs to, counted from zero.
@@ -97,7 +100,8 @@ pub(super) async fn begin_on<'a>(
     let preamble = all.len();
     all.extend(statements.iter().map(|statement| statement.as_str()));
     match batch(lent.client(), work.step, &all).await {
-        Ok(_) => Ok(Open { lent, step: work.step }),
+        // The first row is that of the lock.
+        Ok(mut rows) => Ok(Open { lent, step: work.step, rows: rows.split_off(1.min(rows.len())) }),
         Err(failure) => {
             let died_idle = lent.is_reused() && lent.client().is_closed();
             Err((failure.judge(work, preamble, statements.len()), died_idle))
@@ -106,36 +110,35 @@ pub(super) async fn begin_on<'a>(
 }
 
 impl Open<'_> {
-    /// Runs one more statement and gives its rows.
-    pub(super) async fn query(&self, sql: &str) -> Result<Vec<SimpleQueryRow>, DriverError> {
-        batch(self.lent.client(), self.step, &[sql])
-            .await
-            .map_err(|failure| failure.judge(Work::new(self.step), 0, 1).error)
+    /// What the statements of [`begin`] returned.
+    pub(super) fn rows(&self) -> &[SimpleQueryRow] {
+        &self.rows
     }
 
-    /// Runs more statements.
-    pub(super) async fn run(
-        &self,
-        work: Work<'_>,
-        statements: &[Zeroizing<String>],
-    ) -> Result<(), Failed> {
-        let all: Vec<&str> = statements.iter().map(|statement| statement.as_str()).collect();
-        batch(self.lent.client(), work.step, &all)
-            .await
-            .map(drop)
-            .map_err(|failure| failure.judge(work, 0, statements.len()))
+    /// Runs further statements and makes all durable, in one message. For what may as well happen
+    /// later, unseen: taking something away.
+    pub(super) async fn finish(self, statements: &[Zeroizing<String>]) -> Result<(), DriverError> {
+        let count = statements.len();
+        let mut all: Vec<&str> = statements.iter().map(|statement| statement.as_str()).collect();
+        all.push(COMMIT);
+        self.send(&all, count).await
     }
 
     /// Makes it all durable.
     pub(super) async fn commit(self) -> Result<(), DriverError> {
-        match batch(self.lent.client(), self.step, &[COMMIT]).await {
+        self.send(&[COMMIT], 0).await
+    }
+
+    /// Sends the last message, in which `count` statements come before the commit.
+    async fn send(self, all: &[&str], count: usize) -> Result<(), DriverError> {
+        match batch(self.lent.client(), self.step, all).await {
             Ok(_) => {
                 self.lent.give_back();
                 Ok(())
             }
             // Committed; only the session could not be cleaned, so it is closed.
-            Err(Failure::Database { completed, .. }) if completed > 0 => Ok(()),
-            Err(failure) => Err(failure.judge(Work::new(self.step), 0, 1).error),
+            Err(Failure::Database { completed, .. }) if completed > count => Ok(()),
+            Err(failure) => Err(failure.judge(Work::new(self.step), 0, count).error),
         }
     }
 }
@@ -188,10 +191,12 @@ async fn batch(
     let answers = async {
         let mut stream = std::pin::pin!(client.simple_query_raw(&text).await?);
         while let Some(message) = stream.try_next().await? {
-            match message {
-                SimpleQueryMessage::CommandComplete(_) => completed += 1,
-                SimpleQueryMessage::Row(row) => rows.push(row),
-                _ => {}
+            if let SimpleQueryMessage::CommandComplete(_) = message {
+                completed += 1;
+            } else if let SimpleQueryMessage::Row(row) = message
+                && rows.len() < ROWS_MAX
+            {
+                rows.push(row);
             }
         }
         Ok(())

@@ -358,8 +358,9 @@ pub trait AuthMethod: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Judges a renewal: the grant as it would be given now to the same identity. The core takes the
-    /// lifetimes from it and refuses the renewal when this fails.
+    /// Judges the renewal of a token that this method gave by `role`: the grant as it would be given
+    /// now. The core takes the lifetimes from it, and refuses the renewal when this fails or names
+    /// another identity or certificate than the token's.
     ///
     /// # Errors
     /// `Denied` when the identity would not be let in any more.
@@ -368,7 +369,7 @@ pub trait AuthMethod: Send + Sync + 'static {
         ctx: &EngineContext<'_>,
         role: &str,
         peer: Option<&Arc<VerifiedPeer>>,
-    ) -> Result<TokenParameters, CoreError>;
+    ) -> Result<Grant, CoreError>;
 
     /// Called once after unseal or mounting, before the first request, and after
     /// [`AuthMethod::invalidate`]: loads what the handshake has to know, such as role CAs and CRLs.

@@ -25,6 +25,8 @@ pub mod request;
 pub mod route;
 pub mod scope;
 pub mod seal;
+#[cfg(test)]
+pub(crate) mod scratch;
 pub mod spiffe;
 pub mod token;
 pub mod trust;

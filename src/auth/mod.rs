@@ -1,0 +1,3 @@
+//! Ways to prove who one is, and the tables of the server itself that deal with tokens and identities.
+
+pub mod cert;

@@ -24,9 +24,9 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod scope;
-pub mod seal;
 #[cfg(test)]
 pub(crate) mod scratch;
+pub mod seal;
 pub mod spiffe;
 pub mod token;
 pub mod trust;

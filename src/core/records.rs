@@ -6,10 +6,11 @@
 //! needs neither clear names nor a scan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::crypto::blind::{BlindKey, Purpose, Tag};
@@ -185,6 +186,16 @@ pub fn encode<T: serde::Serialize>(value: &T) -> Result<SecretBytes, CoreError> 
         .map_err(|_| CoreError::internal("a record could not be serialised"))
 }
 
+/// Where a newer keyring comes from, when another node has rotated.
+#[async_trait]
+pub trait KeyringSource: Send + Sync + 'static {
+    /// Puts the stored keyring in force when it is newer than the one in use.
+    ///
+    /// # Errors
+    /// When the store fails, or the server is being sealed.
+    async fn renew(&self, records: &Records) -> Result<(), CoreError>;
+}
+
 /// The store, opened with the keyring.
 pub struct Records {
     storage: Arc<dyn Storage>,
@@ -192,6 +203,7 @@ pub struct Records {
     blind: BlindKey,
     cache: RecordCache,
     sequence: AtomicU64,
+    source: OnceLock<Arc<dyn KeyringSource>>,
 }
 
 impl Records {
@@ -205,6 +217,7 @@ impl Records {
             blind,
             cache: RecordCache::new(cache_bytes),
             sequence: AtomicU64::new(0),
+            source: OnceLock::new(),
         }
     }
 
@@ -226,6 +239,32 @@ impl Records {
     /// Puts another keyring in force: one with a further term, or without an old one.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         self.keyring.store(keyring);
+    }
+
+    /// Says where newer keyrings come from. Once; without it, this process is the only one to rotate.
+    pub fn renew_from(&self, source: Arc<dyn KeyringSource>) {
+        // A second call would be a mistake in the wiring; the first stays.
+        let _ = self.source.set(source);
+    }
+
+    /// Takes over what another node has made of the keyring.
+    ///
+    /// # Errors
+    /// As [`KeyringSource::renew`].
+    pub async fn renew_keyring(&self) -> Result<(), CoreError> {
+        match self.source.get() {
+            Some(source) => source.renew(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Opens rows, with a newer keyring when they need a term that this node has not heard of.
+    async fn open_all(&self, rows: &[Row]) -> Result<Vec<Record>, CoreError> {
+        let keyring = self.keyring.load_full();
+        if rows.iter().any(|row| !keyring.holds(row.sealed.term())) {
+            self.renew_keyring().await?;
+        }
+        rows.iter().map(|row| self.open(row)).collect()
     }
 
     /// Forgets everything decrypted.
@@ -282,9 +321,11 @@ impl Records {
     async fn load(&self, key: RowKey) -> Result<Option<Record>, CoreError> {
         let epoch = self.cache.epoch(&key);
         let Some(row) = self.storage.get(key).await? else { return Ok(None) };
-        let record = self.open(&row)?;
-        self.cache.insert_if(key, record.clone(), epoch);
-        Ok(Some(record))
+        let record = self.open_all(std::slice::from_ref(&row)).await?.pop();
+        if let Some(record) = &record {
+            self.cache.insert_if(key, record.clone(), epoch);
+        }
+        Ok(record)
     }
 
     /// Opens a row that an index walk returned.
@@ -342,8 +383,7 @@ impl Records {
     ) -> Result<(Vec<Record>, Option<Tag>), CoreError> {
         let parent = self.parent_tag(namespace, kind, dir);
         let page = self.storage.list(namespace, kind, parent, after, limit).await?;
-        let records = page.rows.iter().map(|row| self.open(row)).collect::<Result<_, _>>()?;
-        Ok((records, page.next))
+        Ok((self.open_all(&page.rows).await?, page.next))
     }
 
     /// One page of the records that carry `label`.
@@ -360,8 +400,7 @@ impl Records {
     ) -> Result<(Vec<Record>, Option<Tag>), CoreError> {
         let tag = self.label_tag(namespace, kind, label);
         let page = self.storage.labelled(namespace, kind, tag, after, limit).await?;
-        let records = page.rows.iter().map(|row| self.open(row)).collect::<Result<_, _>>()?;
-        Ok((records, page.next))
+        Ok((self.open_all(&page.rows).await?, page.next))
     }
 
     /// Everything listed under `dir`, sorted by name: last segments, directories with their slash.
@@ -406,7 +445,11 @@ impl Records {
                     self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
                     return Ok(committed);
                 }
-                Err(StorageError::Conflict) => self.recheck(batch).await?,
+                Err(StorageError::Conflict) => {
+                    // Perhaps another node has destroyed the term that this was sealed under.
+                    self.renew_keyring().await?;
+                    self.recheck(batch).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
             fresh = true;

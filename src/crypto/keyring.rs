@@ -214,6 +214,18 @@ impl Keyring {
         older.chain([self.active.info(true)]).collect()
     }
 
+    /// Whether the term with that number is there.
+    pub fn holds(&self, term: u32) -> bool {
+        self.term(term).is_some()
+    }
+
+    /// Adds wraps under `term` that another copy of this keyring has counted.
+    pub fn count_further(&self, term: u32, encryptions: u64) {
+        if let Some(term) = self.term(term) {
+            term.encryptions.fetch_add(encryptions, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the active term has wrapped so much that it should be rotated now.
     pub fn rotation_due(&self) -> bool {
         self.active.encryptions.load(Ordering::Relaxed) >= ENCRYPTIONS_ROTATE

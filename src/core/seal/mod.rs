@@ -1,0 +1,79 @@
+//! The seal: how the root key is guarded, put together and forgotten.
+//!
+//! ```text
+//! shares, key file ─ open ─▶ slot ─ unwraps ─▶ root key ─ opens ─▶ keyring ─▶ Unsealed
+//! ```
+//!
+//! Several slots wrap the same root key. Their description lies in clear in the store ([`stored`]);
+//! the shares that are being gathered, for whatever purpose, only in this process's memory
+//! ([`shares`]). A change of slots or of the keyring is one commit that expects what it replaces.
+
+mod key_file;
+mod key_thread;
+mod keys;
+mod shares;
+mod slot;
+mod stored;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use self::keys::KeyHolder;
+use self::shares::{Brake, ShareSet};
+
+pub use self::key_file::{KeyFile, KeyFileError};
+pub use self::slot::{NewSlot, SealSlot, ShamirSlot, SlotError, SlotKind, SlotPlan};
+pub use self::slot::{StaticFileSlot, StoredSlot};
+
+/// The seal of one process: its ways to the root key, and what is being gathered to use them.
+pub struct SealState {
+    slots: Vec<Arc<dyn SealSlot>>,
+    node_name: String,
+    /// One ceremony step at a time: what it decides, it stores before the next one looks.
+    turn: tokio::sync::Mutex<()>,
+    ceremonies: Mutex<Ceremonies>,
+    keys: Arc<KeyHolder>,
+    sealed: watch::Sender<u64>,
+    key_work: Notify,
+}
+
+/// Everything that is being gathered.
+#[derive(Default)]
+struct Ceremonies {
+    brake: Brake,
+    unseal: ShareSet,
+}
+
+impl SealState {
+    /// A seal with shares, and with `further` slots where the configuration has them. `node_name`
+    /// tells this node's audit from those of others that share the store, and stays the same when it
+    /// is started again: the host's name.
+    pub fn new(further: Vec<Arc<dyn SealSlot>>, node_name: &str) -> Self {
+        let mut slots: Vec<Arc<dyn SealSlot>> = vec![Arc::new(ShamirSlot)];
+        slots.extend(further);
+        Self {
+            slots,
+            node_name: node_name.replace('/', "_"),
+            turn: tokio::sync::Mutex::new(()),
+            ceremonies: Mutex::default(),
+            keys: Arc::default(),
+            sealed: watch::Sender::new(0),
+            key_work: Notify::new(),
+        }
+    }
+
+    /// Told whenever the server was sealed: connections have to be closed, since their buffers may
+    /// hold what was answered.
+    pub fn on_sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
+    }
+
+    fn slot(&self, kind: SlotKind) -> Option<&Arc<dyn SealSlot>> {
+        self.slots.iter().find(|slot| slot.kind() == kind)
+    }
+
+    fn ceremonies(&self) -> MutexGuard<'_, Ceremonies> {
+        self.ceremonies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

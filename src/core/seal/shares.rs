@@ -153,7 +153,8 @@ mod tests {
     fn both_spellings_are_read_and_nothing_else() {
         let bytes = share(0xab, 9);
         let hex = HEXLOWER_PERMISSIVE.encode(bytes.expose());
-        for text in [&hex, &hex.to_uppercase(), &BASE64.encode(bytes.expose()), &format!(" {hex}\n")]
+        for text in
+            [&hex, &hex.to_uppercase(), &BASE64.encode(bytes.expose()), &format!(" {hex}\n")]
         {
             assert!(parse_share(text).unwrap().ct_eq(bytes.expose()), "{text}");
         }

@@ -291,7 +291,11 @@ mod tests {
         shares.iter().map(|share| SecretBytes::copy_of(share.expose())).collect()
     }
 
-    async fn open(slot: &StoredSlot, cluster: &str, shares: &[SecretBytes]) -> Option<Arc<RootKey>> {
+    async fn open(
+        slot: &StoredSlot,
+        cluster: &str,
+        shares: &[SecretBytes],
+    ) -> Option<Arc<RootKey>> {
         ShamirSlot.open(slot.clone(), cluster.into(), copies(shares)).await.ok()
     }
 

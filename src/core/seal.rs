@@ -1,4 +1,0 @@
-//! How the root key is guarded.
-
-/// The seal's own state.
-pub struct SealState;

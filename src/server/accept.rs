@@ -30,7 +30,9 @@ use crate::types::time::Clock;
 /// Smallest buffer that hyper reads a connection into, in bytes.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 /// How long an idle connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(5);
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a quiet HTTP/2 client may take to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after the system refused to accept, most likely for want of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -118,7 +120,7 @@ impl Connections {
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(limits.idle_timeout)
-            .keep_alive_timeout(GOODBYE);
+            .keep_alive_timeout(PING_TIMEOUT);
         Arc::new(Self {
             limits,
             clock,

@@ -13,3 +13,4 @@ mod database;
 mod database_engine;
 mod storage;
 mod support;
+mod tls;

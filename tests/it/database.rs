@@ -364,16 +364,26 @@ async fn a_revocation_waits_for_a_creation_whose_outcome_nobody_saw() {
 async fn a_creation_that_was_given_up_never_happens() {
     let target = Arc::new(Target::new());
     let name = name();
-    let create = "CREATE ROLE {{name}} LOGIN PASSWORD {{password}}; SELECT pg_sleep(1)";
+    // The last statement waits at a gate that this test holds.
+    let gate = session(&target.server.url(&target.database)).await;
+    gate.batch_execute("SELECT pg_advisory_lock(424242)").await.unwrap();
+    let create = "CREATE ROLE {{name}} LOGIN PASSWORD {{password}}; \
+         SELECT pg_advisory_xact_lock(424242)";
     let creation = tokio::spawn({
         let (target, name) = (Arc::clone(&target), name.clone());
         async move { target.create(&name, create).await.map(drop) }
     });
-    until("the creation runs", || running(&target, "pg_sleep(1)") == "1").await;
+    until("the creation is at the gate", || running(&target, "424242") == "1").await;
     creation.abort();
     assert!(creation.await.unwrap_err().is_cancelled());
-    target.revoke(&name, "").await.unwrap();
-    until("the abandoned session ends", || running(&target, "pg_sleep(1)") == "0").await;
+    let revocation = async { target.revoke(&name, "").await };
+    let open = async {
+        until("the revocation waits", || running(&target, "pg_has_role") == "1").await;
+        gate.batch_execute("SELECT pg_advisory_unlock(424242)").await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(revocation, open);
+    outcome.unwrap();
+    until("the abandoned session ends", || running(&target, "424242") == "0").await;
     assert!(!target.exists(&name));
 }
 

@@ -77,7 +77,11 @@ fn split(url: &str) -> Result<Parts, StorageError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(cannot("a PostgreSQL URL begins with postgres://"));
     }
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    // A question mark before the @ belongs to the password.
+    let host = url.find('@').unwrap_or(0);
+    let mark = url.get(host..).and_then(|rest| rest.find('?')).map(|mark| host + mark);
+    let (base, query) = mark.and_then(|mark| url.split_at_checked(mark)).unwrap_or((url, ""));
+    let query = query.trim_start_matches('?');
     let (mut protection, mut ca_in_url, mut rest) = (None, None, Vec::new());
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter.split_once('=') {
@@ -249,7 +253,7 @@ mod tests {
 
     fn refused(url: &str) -> String {
         let settings = settings(&SecretString::new(url.to_owned()), None);
-        let error = settings.map(|_| ()).unwrap_err();
+        let error = settings.map(|_| ()).expect_err(url);
         assert!(matches!(error, StorageError::CannotOpen(_)), "{error:?}");
         format!("{error} {error:?}")
     }
@@ -261,7 +265,8 @@ mod tests {
             "mysql://u:hunter2@h/d",
             "postgres://u:hunter2@h:nan/d",
             "postgres://u:hunter2@h/d?sslmode=hunter2",
-            "postgres://u:x?hunter2=1@h/d",
+            "postgres://u:hunter2?sslmode=x@h:nan/d",
+            "postgres://u:hunter2/d",
             "postgres://u:p@h/d?sslmode=verify-full&password=hunter2",
             "postgres://u:p@h/d?nonsense=hunter2",
         ] {
@@ -278,7 +283,9 @@ mod tests {
         assert_eq!(parts.url.expose(), "postgresql://u:p@h/d?options=-c%20x&port=1");
         assert_eq!(parts.protection, Some(Protection::VerifyCa));
         assert_eq!(parts.ca_in_url.as_deref(), Some("/a b"));
-        let (config, _) = settings(&SecretString::new("postgres://u:p@h/d".into()), None).unwrap();
+        let url = SecretString::new("postgres://u:p?sslmode=no@h/d".into());
+        let (config, _) = settings(&url, None).unwrap();
+        assert_eq!(config.get_password(), Some(&b"p?sslmode=no"[..]));
         assert_eq!(config.get_ssl_mode(), SslMode::Prefer);
     }
 

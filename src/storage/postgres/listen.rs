@@ -216,7 +216,7 @@ mod tests {
         let large = payloads(7, &batch);
         assert_eq!(large.len(), 1);
         for payload in [large[0].as_str(), "", "x", "7", "8 abc", "8 zz", "8 00", "- *"] {
-            assert!(matches!(parse(7, payload), Some(Invalidation::Everything)), "{payload:?}");
+            assert!(matches!(parse(9, payload), Some(Invalidation::Everything)), "{payload:?}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! One shape for everything (see [`Row`]), one way to change it ([`Storage::commit`]), on SQLite and
 //! on PostgreSQL alike. What the rows mean is the business of `core::records`.
 
+#[cfg(feature = "failpoints")]
+pub mod fault;
 mod migrate;
 pub mod open;
 pub mod postgres;

@@ -1,6 +1,8 @@
 //! The store: one contract, run on every implementation, and what each adds of its own.
 
 mod contract;
+#[cfg(feature = "failpoints")]
+mod fault;
 mod postgres;
 mod sqlite;
 

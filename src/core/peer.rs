@@ -84,15 +84,13 @@ impl VerifiedPeer {
             common_name,
             organizational_units: texts(subject.iter_organizational_unit())?,
             serial: colon_hex(without_sign_byte(parsed.raw_serial())),
-            subject_key_id: key_id(&parsed, |extension| match extension {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-                _ => None,
+            subject_key_id: key_id(&parsed, |extension| {
+                let ParsedExtension::SubjectKeyIdentifier(id) = extension else { return None };
+                Some(id.0)
             }),
-            authority_key_id: key_id(&parsed, |extension| match extension {
-                ParsedExtension::AuthorityKeyIdentifier(id) => {
-                    id.key_identifier.as_ref().map(|id| id.0)
-                }
-                _ => None,
+            authority_key_id: key_id(&parsed, |extension| {
+                let ParsedExtension::AuthorityKeyIdentifier(id) = extension else { return None };
+                id.key_identifier.as_ref().map(|id| id.0)
             }),
             not_before: Timestamp::from_secs(parsed.validity().not_before.timestamp()),
             not_after: Timestamp::from_secs(parsed.validity().not_after.timestamp()),

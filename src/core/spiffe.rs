@@ -167,12 +167,13 @@ pub(super) fn judge_issuers(
 pub(super) fn is_signing_certificate(der: &CertificateDer<'_>) -> bool {
     let Ok(parsed) = x509::parse(der) else { return false };
     let Ok(names) = parsed.subject_alternative_name() else { return false };
-    names.iter().flat_map(|extension| &extension.value.general_names).all(|name| match name {
-        GeneralName::URI(uri) if claims_spiffe(uri) => {
-            SpiffeId::parse(uri).is_ok_and(|id| id.path().is_empty())
+    names.iter().flat_map(|extension| &extension.value.general_names).all(|name| {
+        if let GeneralName::URI(uri) = name
+            && claims_spiffe(uri)
+        {
+            return SpiffeId::parse(uri).is_ok_and(|id| id.path().is_empty());
         }
-        GeneralName::Invalid(..) => false,
-        _ => true,
+        !matches!(name, GeneralName::Invalid(..))
     })
 }
 

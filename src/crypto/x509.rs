@@ -272,9 +272,9 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 /// # Errors
 /// When there is none, or it is not PEM.
 pub fn private_key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => PemError::NoKey,
-        _ => PemError::Malformed,
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let none = matches!(error, rustls_pki_types::pem::Error::NoItemsFound);
+        if none { PemError::NoKey } else { PemError::Malformed }
     })
 }
 
@@ -418,6 +418,7 @@ impl ChainError {
 }
 
 impl From<&webpki::Error> for ChainError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not named here is malformed")]
     fn from(error: &webpki::Error) -> Self {
         use webpki::Error;
         match error {
@@ -446,7 +447,6 @@ impl From<&webpki::Error> for ChainError {
             | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
                 Self::UnsupportedAlgorithm
             }
-            // The rest, and what a later webpki adds: all are ways of being malformed.
             _ => Self::Malformed,
         }
     }

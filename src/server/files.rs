@@ -62,7 +62,7 @@ pub(super) fn load_bundle(trust: &Trust) -> Loaded<TrustBundle> {
 fn build_bundle(
     trust: &Trust,
     anchors: &[u8],
-    lists: Vec<(&PathBuf, Result<Zeroizing<Vec<u8>>, FileError>)>,
+    lists: Vec<(&PathBuf, Content)>,
 ) -> Result<TrustBundle, FileError> {
     let fault = |path: &Path, fault| FileError::new(path, fault);
     let anchors = Anchors::from_pem(anchors)
@@ -135,7 +135,10 @@ pub fn check(config: &Config) -> Vec<Problem> {
     found
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+/// A file's bytes, which may be a key's.
+type Content = Result<Zeroizing<Vec<u8>>, FileError>;
+
+fn read(path: &Path) -> Content {
     let unreadable = |source| FileError::new(path, FileFault::Unreadable(source));
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > FILE_BYTES_MAX {
@@ -148,9 +151,7 @@ fn is_open_to_everybody(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
 }
 
-fn digest_of<'a>(
-    files: impl IntoIterator<Item = &'a Result<Zeroizing<Vec<u8>>, FileError>>,
-) -> [u8; 32] {
+fn digest_of<'a>(files: impl IntoIterator<Item = &'a Content>) -> [u8; 32] {
     let mut digests = Vec::new();
     for file in files {
         match file {

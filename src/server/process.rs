@@ -35,8 +35,9 @@ pub fn harden(lock_memory: bool) -> Result<Hardening, ProcessError> {
 
 fn lock_all_memory() -> bool {
     // With a finite limit, a later allocation would fail instead of being swappable.
-    let unlimited = getrlimit(Resource::Memlock).current.is_none();
-    if !unlimited && !rustix::process::geteuid().is_root() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    let finite = getrlimit(Resource::Memlock).current.is_some();
+    if finite && setrlimit(Resource::Memlock, unlimited).is_err() {
         tracing::warn!(
             "memory is not locked: RLIMIT_MEMLOCK is finite; set LimitMEMLOCK=infinity, or turn \
              swap off and server.lock_memory to false"
@@ -102,6 +103,14 @@ pub enum ProcessError {
 mod tests {
     use super::*;
 
+    /// How much memory is locked, as the system writes it; empty for none.
+    fn locked() -> String {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+        let amount = line.trim_start_matches("VmLck:").trim();
+        if amount == "0 kB" { String::new() } else { amount.to_owned() }
+    }
+
     const CHILD: &str = "LEASEHOLD_TEST_HARDENED_CHILD";
 
     #[test]
@@ -119,6 +128,10 @@ mod tests {
             return;
         }
         assert_eq!(harden(false).unwrap(), Hardening { memory_locked: false });
+        assert!(locked().is_empty(), "{}", locked());
+        // What is reported is so, whether or not this machine lets us.
+        let Hardening { memory_locked } = harden(true).unwrap();
+        assert_eq!(memory_locked, !locked().is_empty());
         assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         assert_eq!(getrlimit(Resource::Core).current, Some(0));
         assert_eq!(umask(Mode::RWXG | Mode::RWXO), Mode::RWXG | Mode::RWXO);

@@ -250,14 +250,14 @@ impl HandshakeError {
         else {
             return Self::Lost(error);
         };
-        match tls {
-            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
-            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))
-                if let Some(reason) = reason.downcast_ref::<ChainError>() =>
-            {
-                Self::Refused(*reason)
-            }
-            other => Self::Tls(other.clone()),
+        if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = tls
+            && let Some(reason) = reason.downcast_ref::<ChainError>()
+        {
+            return Self::Refused(*reason);
         }
+        if matches!(tls, rustls::Error::NoCertificatesPresented) {
+            return Self::NoCertificate;
+        }
+        Self::Tls(tls.clone())
     }
 }

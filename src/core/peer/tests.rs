@@ -72,7 +72,7 @@ fn x1_to_x4_leaves_keep_every_svid_rule() {
         (Spec::svid("spiffe://example.org/"), SvidError::Id(SpiffeIdError::PathSegment)),
         (Spec::svid("SPIFFE://example.org/web"), SvidError::Id(SpiffeIdError::Scheme)),
         (Spec::svid("spiffe:example.org/web"), SvidError::Id(SpiffeIdError::Scheme)),
-        (Spec::svid(ID).is_ca(true), SvidError::IsCa),
+        (Spec::svid(ID).authority(true), SvidError::IsCa),
         (Spec::svid(ID).key_usage(&[]), SvidError::KeyUsageMissing),
         (
             Spec::svid(ID).key_usage(&[]).extension(&KEY_USAGE, false, &[3, 2, 7, 0x80]),

@@ -72,18 +72,16 @@ impl<'a> Document<'a> {
     pub(super) fn sections<S: Section>(&mut self, name: &str) -> Vec<S> {
         let Some(value) = self.root.remove(name) else { return Vec::new() };
         let line = self.line_at(value.span().start);
-        match value.into_inner() {
-            DeValue::Array(items) => items
-                .into_iter()
-                .enumerate()
-                .map(|(index, item)| self.table(format!("{name}[{index}]"), item))
-                .collect(),
-            _ => {
-                let text = format!("must be written as [[{name}]], once for each");
-                self.problems.push(Problem { line: Some(line), key: name.to_owned(), text });
-                Vec::new()
-            }
-        }
+        let DeValue::Array(items) = value.into_inner() else {
+            let text = format!("must be written as [[{name}]], once for each");
+            self.problems.push(Problem { line: Some(line), key: name.to_owned(), text });
+            return Vec::new();
+        };
+        items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| self.table(format!("{name}[{index}]"), item))
+            .collect()
     }
 
     /// Ends the reading: what nobody asked for is unknown.

@@ -53,7 +53,7 @@ impl Spec {
     pub fn ca(cn: &str) -> Self {
         Self::leaf()
             .cn(cn)
-            .is_ca(true)
+            .authority(true)
             .eku(&[])
             .key_usage(&[KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign])
     }
@@ -109,7 +109,7 @@ impl Spec {
     }
 
     /// Makes it a CA, or says that it is none.
-    pub fn is_ca(mut self, ca: bool) -> Self {
+    pub fn authority(mut self, ca: bool) -> Self {
         self.params.is_ca =
             if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
         self

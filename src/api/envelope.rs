@@ -52,7 +52,8 @@ fn envelope(reply: Reply, request_id: &RequestId) -> Map<String, Value> {
     map.insert("request_id".into(), json!(request_id));
     map.insert("lease_id".into(), json!(lease.map(|l| l.id.as_str()).unwrap_or_default()));
     map.insert("renewable".into(), json!(lease.is_some_and(|l| l.renewable)));
-    map.insert("lease_duration".into(), json!(lease.map_or(0, |l| l.duration.as_secs())));
+    let duration = lease.map_or(reply.refresh_after, |l| l.duration);
+    map.insert("lease_duration".into(), json!(duration.as_secs()));
     map.insert("data".into(), reply.data.map_or(Value::Null, Value::Object));
     map.insert("wrap_info".into(), reply.wrap.as_ref().map_or(Value::Null, wrap_info));
     let warnings = if reply.warnings.is_empty() { Value::Null } else { json!(reply.warnings) };

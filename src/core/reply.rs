@@ -107,6 +107,9 @@ pub struct Reply {
     pub auth: Option<AuthReply>,
     /// A lease issued.
     pub lease: Option<LeaseReply>,
+    /// How long the data holds when there is no lease: the `lease_duration` of such an answer, after
+    /// which clients ask again. Zero when nothing is said.
+    pub refresh_after: Ttl,
     /// The token that stands for the real answer.
     pub wrap: Option<WrapReply>,
     /// How it is laid out.

@@ -28,6 +28,8 @@ struct Wrapped {
     data: Option<Map<String, Value>>,
     warnings: Vec<String>,
     lease: Option<WrappedLease>,
+    #[serde(default)]
+    refresh_after: Ttl,
     auth: Option<WrappedAuth>,
 }
 
@@ -97,6 +99,7 @@ pub async fn wrap(
             renewable: lease.renewable,
             duration: lease.duration,
         }),
+        refresh_after: reply.refresh_after,
         auth: reply.auth.map(keep_auth),
     };
     // The token first: an answer without its token could never be removed, a token without its
@@ -173,6 +176,7 @@ pub async fn unwrap(unsealed: &Unsealed, token: &str) -> Result<(Reply, WrapFact
             renewable: lease.renewable,
             duration: lease.duration,
         }),
+        refresh_after: kept.refresh_after,
         auth: kept.auth.map(give_auth),
         ..Reply::default()
     };

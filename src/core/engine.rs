@@ -5,6 +5,7 @@
 //! names a credential before the target does: [`Engine::handle`] answers with a [`LeasePlan`], the
 //! core makes it durable, then calls [`Engine::issue`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,7 +32,7 @@ pub struct MountFacts {
     /// Its lasting handle.
     pub accessor: MountAccessor,
     /// Options given at mount time (`version` for kv).
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
     /// Lifetime of leases that ask for none.
     pub default_ttl: Ttl,
     /// Longest lifetime of leases.
@@ -129,6 +130,14 @@ pub trait Engine: Send + Sync + 'static {
     /// The table of its paths. It routes, checks fields and describes the API.
     fn routes(&self) -> &'static [RouteSpec];
 
+    /// Whether a mount that is in service may go on with these options. Asked before they are stored.
+    ///
+    /// # Errors
+    /// `Invalid`, saying why not.
+    fn accept_options(&self, _options: &BTreeMap<String, String>) -> Result<(), CoreError> {
+        Ok(())
+    }
+
     /// Whether a write would change something that exists. `None` when the route does not tell.
     ///
     /// # Errors
@@ -223,13 +232,13 @@ pub struct Grant {
     /// Name of the identity within the mount: the alias. Two different callers never share it.
     pub alias: String,
     /// What the alias is noted with.
-    pub alias_metadata: std::collections::BTreeMap<String, String>,
+    pub alias_metadata: BTreeMap<String, String>,
     /// The role that matched.
     pub role: String,
     /// Name for people.
     pub display_name: String,
     /// What the token is noted with.
-    pub metadata: std::collections::BTreeMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
     /// The common token fields of the role.
     pub token: TokenParameters,
     /// Bind the token to the certificate with this SHA-256 fingerprint.

@@ -322,7 +322,7 @@ impl MountTable {
     /// Changes what can be tuned, and the options.
     ///
     /// # Errors
-    /// When there is no such mount, or `tune` refuses.
+    /// When there is no such mount, or `tune` or the engine refuses.
     pub async fn tune(
         &self,
         path: &str,
@@ -333,7 +333,14 @@ impl MountTable {
                 .iter_mut()
                 .find(|entry| entry.path == path)
                 .ok_or_else(|| CoreError::invalid(format!("there is no mount at \"{path}\"")))?;
+            let options = entry.options.clone();
             tune(entry)?;
+            if entry.options != options
+                && let Some(mounted) = self.at(path)
+                && let Backend::Secret(engine) = &mounted.backend
+            {
+                engine.accept_options(&entry.options)?;
+            }
             self.check_config(&entry.config)
         })
         .await

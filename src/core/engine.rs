@@ -49,6 +49,9 @@ pub struct CallerFacts {
     /// An opaque, stable stand-in for the caller's token (hex), or for its certificate identity when
     /// it came without a token. What cubbyhole stores by.
     pub private_key: String,
+    /// Whether [`Engine::caller_gone`] will be called for `private_key`: not for batch tokens, whose
+    /// end nothing records.
+    pub end_is_told: bool,
     /// When the caller's own lifetime ends; nothing it is given may outlive this.
     pub expires_at: Option<Timestamp>,
 }

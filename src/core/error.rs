@@ -107,6 +107,11 @@ impl CoreError {
         }
     }
 
+    /// Whether a conditional change found something else than it expected: read again and retry.
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Conflict))
+    }
+
     /// The text that leaves the server. What is not the caller's business is not in it.
     pub fn public_text(&self) -> String {
         match self {

@@ -1,3 +1,5 @@
 //! What secrets and credentials are made by: one engine behind each mount.
 
+pub mod cubbyhole;
 pub mod database;
+pub mod kv;

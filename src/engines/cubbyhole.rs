@@ -1,0 +1,120 @@
+//! A private place for each caller: what one token stores here no other sees, not even root.
+//!
+//! | path | what |
+//! |---|---|
+//! | `:path` | the secret; `LIST` for what is below |
+//!
+//! It goes with the token. Callers without a token store by their certificate identity. Nothing is
+//! leased.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::core::acl::permit::Permit;
+use crate::core::engine::{CallerFacts, Engine, EngineContext, EngineRequest, MountFacts, Outcome};
+use crate::core::error::CoreError;
+use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
+use crate::core::records::Precondition;
+use crate::core::reply::Reply;
+use crate::core::route::{Access, FieldKind, RouteSpec, field};
+
+const ROUTES: &[RouteSpec] = &[RouteSpec {
+    name: "private-secret",
+    pattern: "*path",
+    summary: "Store, read, list and delete secrets that nobody else sees.",
+    access: Access::Caller,
+    operations: &[Create, Read, Update, Delete, List],
+    fields: &[field("*", FieldKind::Any, "What to store.")],
+}];
+
+/// Makes the engine: the builder for the registry.
+///
+/// # Errors
+/// None: it takes no options.
+pub fn build(_facts: &MountFacts) -> Result<Arc<dyn Engine>, CoreError> {
+    Ok(Arc::new(Cubbyhole))
+}
+
+struct Cubbyhole;
+
+/// The directory of one caller. A key that could lead elsewhere has none.
+fn directory(private_key: &str) -> Result<String, CoreError> {
+    if private_key.is_empty() || private_key.contains('/') {
+        return Err(CoreError::internal("a caller's private key is no name"));
+    }
+    Ok(format!("{private_key}/"))
+}
+
+/// The directory of who asks, if it will be removed some day.
+fn own_directory(caller: &CallerFacts) -> Result<String, CoreError> {
+    if !caller.end_is_told {
+        return Err(CoreError::invalid(
+            "batch tokens have no cubbyhole: ask with a service token or a certificate",
+        ));
+    }
+    directory(&caller.private_key)
+}
+
+async fn list(ctx: &EngineContext<'_>, dir: &str) -> Result<Reply, CoreError> {
+    let names = ctx.view.list(dir).await?;
+    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+}
+
+async fn read(ctx: &EngineContext<'_>, name: &str) -> Result<Reply, CoreError> {
+    let entry = ctx.view.get::<Map<String, Value>>(name).await?.ok_or(CoreError::NotFound)?;
+    Ok(Reply { data: Some(entry.value), ..Reply::default() })
+}
+
+async fn write(
+    ctx: &EngineContext<'_>,
+    name: &str,
+    data: &Map<String, Value>,
+) -> Result<Reply, CoreError> {
+    if data.is_empty() {
+        return Err(CoreError::invalid("missing data fields"));
+    }
+    ctx.view.write(name, data, Precondition::Any).await?;
+    Ok(Reply::empty())
+}
+
+#[async_trait]
+impl Engine for Cubbyhole {
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        ctx: &EngineContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Outcome, CoreError> {
+        let path = request.params.get("path");
+        let name = own_directory(request.caller)? + path;
+        let names_secret = !path.is_empty() && !path.ends_with('/');
+        let reply = match request.operation {
+            List => list(ctx, &name).await?,
+            Create | Update | Read | Delete if !names_secret => {
+                return Err(CoreError::invalid("the path names no secret"));
+            }
+            Create | Update => write(ctx, &name, request.fields.as_map()).await?,
+            Read => read(ctx, &name).await?,
+            Delete => {
+                ctx.view.remove(&name).await?;
+                Reply::empty()
+            }
+            Patch => return Err(CoreError::Unsupported),
+        };
+        Ok(reply.into())
+    }
+
+    async fn caller_gone(
+        &self,
+        ctx: &EngineContext<'_>,
+        private_key: &str,
+    ) -> Result<(), CoreError> {
+        ctx.view.remove_tree(&directory(private_key)?).await
+    }
+}

@@ -4,7 +4,6 @@
 //! request costs no search through roles; whatever could change the finding raises a generation and
 //! every memory is made anew. Validity and revocation are judged at each request all the same.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +16,7 @@ use crate::types::id::{Accessor, MountAccessor};
 
 use super::acl::{Acl, CheckRequest};
 use super::context::{Core, Unsealed};
-use super::engine::{CallerFacts, Grant};
+use super::engine::{CallerFacts, Grant, Recognition};
 use super::error::CoreError;
 use super::identity::Entity;
 use super::lease::{Leases, Owner};
@@ -25,7 +24,7 @@ use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
 use super::records::Records;
 use super::scope::ScopeSet;
-use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup};
+use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup, address_allowed};
 
 /// Callers remembered.
 const KNOWN_MAX: usize = 65_536;
@@ -167,7 +166,7 @@ impl Core {
     ) -> Result<Arc<Caller>, CoreError> {
         match (token, &connection.peer) {
             (Some(token), _) => self.caller_by_token(unsealed, token, connection).await,
-            (None, Some(peer)) => self.caller_by_certificate(unsealed, peer).await,
+            (None, Some(peer)) => self.caller_by_certificate(unsealed, peer, connection).await,
             (None, None) => Err(CoreError::denied("neither a token nor a certificate")),
         }
     }
@@ -230,6 +229,7 @@ impl Core {
         &self,
         unsealed: &Unsealed,
         peer: &Arc<VerifiedPeer>,
+        connection: &ConnectionInfo,
     ) -> Result<Arc<Caller>, CoreError> {
         // The roles' CAs are part of the trust store, so its generation counts too.
         let generation = unsealed
@@ -241,37 +241,40 @@ impl Core {
         if let Some(known) = unsealed.callers.by_certificate.get(fingerprint)
             && known.generation == generation
         {
+            refuse_foreign_address(&known.caller, connection)?;
             return Ok(known.caller.clone());
         }
         let (mounted, grant) = identify(unsealed, peer).await?;
         let caller = Arc::new(certificate_caller(unsealed, &mounted, grant).await?);
         let known = Known { generation, rev: 0, caller: caller.clone() };
         unsealed.callers.by_certificate.insert(*fingerprint, Arc::new(known));
+        refuse_foreign_address(&caller, connection)?;
         Ok(caller)
     }
 }
 
 /// Refuses a token that is presented from the wrong place or on the wrong certificate.
 fn refuse_misplaced(entry: &TokenEntry, connection: &ConnectionInfo) -> Result<(), CoreError> {
-    if !entry.bound_cidrs.is_empty() {
-        let address = match connection.remote.ip() {
-            IpAddr::V6(v6) => v6.to_canonical(),
-            v4 @ IpAddr::V4(_) => v4,
-        };
-        let inside = entry
-            .bound_cidrs
-            .iter()
-            .filter_map(|cidr| cidr.parse::<ipnet::IpNet>().ok())
-            .any(|net| net.contains(&address));
-        if !inside {
-            return Err(CoreError::denied("the token is bound to other addresses"));
-        }
+    if !address_allowed(&entry.bound_cidrs, connection.remote.ip()) {
+        return Err(CoreError::denied("the token is bound to other addresses"));
     }
     // RFC 8705 §3: a bound token counts only with the certificate that it was bound to.
     match (&entry.bound_certificate, &connection.peer) {
         (None, _) => Ok(()),
         (Some(bound), Some(peer)) if bound == peer.fingerprint() => Ok(()),
         (Some(_), _) => Err(CoreError::denied("the token is bound to another certificate")),
+    }
+}
+
+/// Refuses a certificate that comes from where its role does not expect it.
+fn refuse_foreign_address(caller: &Caller, connection: &ConnectionInfo) -> Result<(), CoreError> {
+    match &caller.via {
+        Via::Certificate { grant, .. }
+            if !address_allowed(&grant.token.bound_cidrs, connection.remote.ip()) =>
+        {
+            Err(CoreError::denied("the certificate's role is bound to other addresses"))
+        }
+        Via::Certificate { .. } | Via::Nobody | Via::Token(_) => Ok(()),
     }
 }
 
@@ -285,17 +288,17 @@ async fn identify(
     for mounted in unsealed.mounts.all() {
         let Backend::Auth(method) = &mounted.backend else { continue };
         match method.identify(&mounted.context(), peer).await {
-            Ok(None) => {}
-            Ok(Some(grant)) => {
+            Ok(Recognition::NotConcerned) => {}
+            Ok(Recognition::Known(grant)) => {
                 if let Some((other, _)) = &found {
                     return Err(CoreError::denied(format!(
                         "the certificate matches roles of both {} and {}",
                         other.entry.path, mounted.entry.path
                     )));
                 }
-                found = Some((mounted.clone(), grant));
+                found = Some((mounted.clone(), *grant));
             }
-            Err(CoreError::Denied { reason }) => {
+            Ok(Recognition::Unknown(reason)) => {
                 refusals.push(format!("{}: {reason}", mounted.entry.path));
             }
             Err(error) => return Err(error),

@@ -307,6 +307,17 @@ pub enum AuthOutcome {
     Login(Box<Grant>),
 }
 
+/// What a method says about the certificate of a connection.
+#[derive(Debug)]
+pub enum Recognition {
+    /// Exactly one role is for it.
+    Known(Box<Grant>),
+    /// The method does not deal in certificates.
+    NotConcerned,
+    /// No role is for it, for this reason.
+    Unknown(String),
+}
+
 impl From<Reply> for AuthOutcome {
     fn from(reply: Reply) -> Self {
         Self::Respond(reply)
@@ -357,17 +368,17 @@ pub trait AuthMethod: Send + Sync + 'static {
         request: AuthRequest<'_>,
     ) -> Result<AuthOutcome, CoreError>;
 
-    /// Who the certificate of a connection is, without a log-in. `None` when this method does not
-    /// deal in certificates.
+    /// Who the certificate of a connection is, without a log-in.
     ///
     /// # Errors
-    /// `Denied` when no role, or more than one, matches; the reason stays in the audit.
+    /// `Denied` when more than one role matches: then no other mount is asked. The reason stays in
+    /// the audit.
     async fn identify(
         &self,
         _ctx: &EngineContext<'_>,
         _peer: &Arc<VerifiedPeer>,
-    ) -> Result<Option<Grant>, CoreError> {
-        Ok(None)
+    ) -> Result<Recognition, CoreError> {
+        Ok(Recognition::NotConcerned)
     }
 
     /// Judges the renewal of a token that this method gave by `role`: the grant as it would be given

@@ -1,5 +1,6 @@
 //! From what an auth method granted to a token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::context::Unsealed;
@@ -7,18 +8,22 @@ use super::engine::Grant;
 use super::error::CoreError;
 use super::mount::Mounted;
 use super::reply::Reply;
-use super::token::{NewToken, login_kind};
+use super::token::{NewToken, address_allowed, login_kind};
 
 /// Issues the token of a log-in, and stores the entity behind it if it is not stored yet.
 ///
 /// # Errors
-/// `Denied` when the entity is disabled; otherwise when the store fails.
+/// `Denied` when the entity is disabled or the role is bound to other addresses; otherwise when the store fails.
 pub(super) async fn login(
     unsealed: &Unsealed,
     mounted: &Arc<Mounted>,
     grant: Grant,
     path: &str,
+    remote: IpAddr,
 ) -> Result<Reply, CoreError> {
+    if !address_allowed(&grant.token.bound_cidrs, remote) {
+        return Err(CoreError::denied("the role is bound to other addresses"));
+    }
     let entity = unsealed.identity.resolve(&mounted.entry.accessor, &grant).await?;
     if entity.disabled {
         return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));

@@ -240,7 +240,14 @@ impl Core {
                     AuthOutcome::Respond(reply) => reply,
                     AuthOutcome::Login(grant) => {
                         let path = request.path.as_str();
-                        super::login::login(unsealed, mounted, *grant, path).await?
+                        super::login::login(
+                            unsealed,
+                            mounted,
+                            *grant,
+                            path,
+                            request.connection.remote.ip(),
+                        )
+                        .await?
                     }
                 }
             }

@@ -24,11 +24,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::core::acl::permit::Permit;
-use crate::core::engine::{AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts};
+use crate::core::engine::{
+    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Recognition,
+};
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::peer::VerifiedPeer;
@@ -228,14 +230,17 @@ impl CertMethod {
         Ok(loaded)
     }
 
-    /// The one role that matches, or the named one if it does.
+    /// The one role that matches, or the named one if it does; else why none does.
+    ///
+    /// # Errors
+    /// `Denied` when several match.
     fn choose<'l>(
         &self,
         loaded: &'l Loaded,
         peer: &VerifiedPeer,
         verdict: &TrustVerdict,
         named: Option<&str>,
-    ) -> Result<&'l Compiled, CoreError> {
+    ) -> Result<Result<&'l Compiled, String>, CoreError> {
         let mut matching = Vec::new();
         let mut refusals = Vec::new();
         for role in loaded.roles.iter().filter(|role| named.is_none_or(|name| role.name() == name))
@@ -246,8 +251,8 @@ impl CertMethod {
             }
         }
         match matching.as_slice() {
-            [role] => Ok(role),
-            [] => Err(CoreError::denied(no_match(named, &refusals))),
+            [role] => Ok(Ok(role)),
+            [] => Ok(Err(no_match(named, &refusals))),
             several => {
                 let names: Vec<_> = several.iter().map(|role| role.name()).collect();
                 Err(CoreError::denied(format!(
@@ -258,20 +263,37 @@ impl CertMethod {
         }
     }
 
+    async fn recognise(
+        &self,
+        ctx: &EngineContext<'_>,
+        peer: &Arc<VerifiedPeer>,
+        named: Option<&str>,
+    ) -> Result<Recognition, CoreError> {
+        let loaded = self.loaded(ctx).await?;
+        let verdict = match self.trust.judge(peer, ctx.clock.now()) {
+            Ok(verdict) => verdict,
+            Err(error) => return Ok(Recognition::Unknown(format!("certificate: {error}"))),
+        };
+        Ok(match self.choose(&loaded, peer, &verdict, named)? {
+            Err(reason) => Recognition::Unknown(reason),
+            Ok(role) => match role.grant(peer, &verdict, &loaded.settings) {
+                Ok(grant) => Recognition::Known(Box::new(grant)),
+                Err(refusal) => Recognition::Unknown(format!("role {}: {refusal}", role.name())),
+            },
+        })
+    }
+
     async fn grant(
         &self,
         ctx: &EngineContext<'_>,
         peer: &Arc<VerifiedPeer>,
         named: Option<&str>,
     ) -> Result<Grant, CoreError> {
-        let loaded = self.loaded(ctx).await?;
-        let verdict = self
-            .trust
-            .judge(peer, ctx.clock.now())
-            .map_err(|error| CoreError::denied(format!("certificate: {error}")))?;
-        let role = self.choose(&loaded, peer, &verdict, named)?;
-        role.grant(peer, &verdict, &loaded.settings)
-            .map_err(|refusal| CoreError::denied(format!("role {}: {refusal}", role.name())))
+        match self.recognise(ctx, peer, named).await? {
+            Recognition::Known(grant) => Ok(*grant),
+            Recognition::Unknown(reason) => Err(CoreError::denied(reason)),
+            Recognition::NotConcerned => Err(CoreError::Unsupported),
+        }
     }
 
     async fn serve_role(
@@ -409,8 +431,8 @@ impl AuthMethod for CertMethod {
         &self,
         ctx: &EngineContext<'_>,
         peer: &Arc<VerifiedPeer>,
-    ) -> Result<Option<Grant>, CoreError> {
-        self.grant(ctx, peer, None).await.map(Some)
+    ) -> Result<Recognition, CoreError> {
+        self.recognise(ctx, peer, None).await
     }
 
     async fn renewal(

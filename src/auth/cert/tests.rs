@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use super::*;
 use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
 use crate::core::fields::Fields;
@@ -92,7 +94,11 @@ impl Mount {
     }
 
     async fn identify(&self, peer: &Arc<VerifiedPeer>) -> Result<Grant, CoreError> {
-        self.method.identify(&self.ctx(), peer).await.map(Option::unwrap)
+        match self.method.identify(&self.ctx(), peer).await? {
+            Recognition::Known(grant) => Ok(*grant),
+            Recognition::Unknown(reason) => Err(CoreError::denied(reason)),
+            Recognition::NotConcerned => panic!("not concerned"),
+        }
     }
 }
 
@@ -456,5 +462,6 @@ async fn what_is_stored_is_in_force_after_a_restart_and_gone_when_unloaded() {
     // The handshake comes before the first request, so loading must not wait for one.
     again.load(&mount.ctx()).await.unwrap();
     trust.accepts(web.leaf(), &[], NOW).unwrap();
-    again.identify(&mount.ctx(), &web).await.unwrap().unwrap();
+    let found = again.identify(&mount.ctx(), &web).await.unwrap();
+    assert!(matches!(found, Recognition::Known(_)));
 }

@@ -35,7 +35,8 @@ pub use entry::{LeaseOwner, TokenEntry, TokenKind, TokenLookup};
 pub use issue::{IssuedToken, NewLifetime, NewToken, RenewalBounds, auth_reply};
 pub(crate) use parameters::with_token_fields;
 pub use parameters::{
-    cidrs, login_kind, parameters_json, policy_names, read_parameters, with_default,
+    address_allowed, cidrs, login_kind, parameters_json, policy_names, read_parameters,
+    with_default,
 };
 pub use plain::{BATCH_PREFIX, SERVICE_PREFIX, TOKEN_BYTES_MAX};
 pub use revoke::{TokenSelector, TokenSweep};

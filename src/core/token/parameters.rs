@@ -182,6 +182,17 @@ pub fn cidrs(field: &str, list: &[String]) -> Result<Vec<String>, CoreError> {
         .collect()
 }
 
+/// Whether `remote` lies in one of the networks, or there are none. A network that cannot be read
+/// lets nobody in.
+pub fn address_allowed(networks: &[String], remote: IpAddr) -> bool {
+    let remote = remote.to_canonical();
+    networks.is_empty()
+        || networks
+            .iter()
+            .filter_map(|text| text.parse::<IpNet>().ok())
+            .any(|network| network.contains(&remote))
+}
+
 /// The policies with `default` among them, unless it is not wanted. Sorted, each once.
 pub fn with_default(policies: &[String], no_default: bool) -> Vec<String> {
     let mut names = policies.to_vec();
@@ -241,6 +252,22 @@ mod tests {
             let error = read(value).unwrap_err();
             assert!(matches!(&error, CoreError::Field(e) if e.field == field), "{error}");
         }
+    }
+
+    #[test]
+    fn addresses_are_compared_in_one_form() {
+        let networks = ["10.0.0.0/8".to_owned(), "::1/128".to_owned()];
+        for (remote, allowed) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("::1", true),
+            ("11.0.0.1", false),
+            ("::ffff:11.0.0.1", false),
+        ] {
+            assert_eq!(address_allowed(&networks, remote.parse().unwrap()), allowed, "{remote}");
+        }
+        assert!(address_allowed(&[], "11.0.0.1".parse().unwrap()));
+        assert!(!address_allowed(&["nonsense".to_owned()], "11.0.0.1".parse().unwrap()));
     }
 
     #[test]

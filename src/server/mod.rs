@@ -11,6 +11,7 @@ pub mod files;
 pub mod process;
 pub mod reload;
 mod requests;
+pub mod run;
 pub mod signals;
 pub mod telemetry;
 pub mod tls;

@@ -13,4 +13,5 @@ mod database;
 mod database_engine;
 mod storage;
 mod support;
+mod tidy;
 mod tls;

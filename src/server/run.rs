@@ -1,0 +1,295 @@
+//! Starting, running and stopping: the order in which the parts come up, and go down again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, EdgeLimits};
+use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
+use crate::auth::cert::CertMethod;
+use crate::core::audit::broker::{AuditBroker, BrokerConfig};
+use crate::core::audit::{AuditError, AuditSink};
+use crate::core::context::{Core, CoreSettings, Parts, Phase};
+use crate::core::engine::{AuthMethod, MountFacts};
+use crate::core::error::CoreError;
+use crate::core::lease::LeaseSettings;
+use crate::core::mount::Registry;
+use crate::core::seal::{KeyFile, SealSlot, SealState, StaticFileSlot};
+use crate::core::trust::TrustStore;
+use crate::engines::database::DatabaseEngine;
+use crate::storage::open::StorageSpec;
+use crate::storage::{self, Storage, StorageError};
+use crate::types::secret::{RandomError, fill_random};
+use crate::types::time::{Clock, SystemClock, Ttl};
+
+use super::config::{AuditSink as SinkConfig, Config, Problem, SealType, StorageType};
+use super::telemetry::Metrics;
+use super::{BindError, Listeners};
+
+/// Most bytes of decrypted records kept in memory.
+const CACHE_BYTES: u64 = 32 << 20;
+/// How long the answers under way may take when connections are closed because of a seal.
+const SEAL_GRACE: Duration = Duration::from_secs(2);
+/// How often the audit is made to reach the disk.
+const AUDIT_SYNC: Duration = Duration::from_secs(1);
+/// Longest pause between two tries of a revocation.
+const BACKOFF_MAX: Ttl = Ttl::from_secs(300);
+
+/// A server that answers requests.
+pub struct Server {
+    core: Arc<Core>,
+    addresses: Vec<(Arc<str>, SocketAddr)>,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens the store and the audit, binds the listeners and starts answering. `hangup` counts the
+    /// requests to reload files and reopen logs.
+    ///
+    /// # Errors
+    /// The first part that does not come up; those before it are closed again.
+    pub async fn start(
+        config: &Config,
+        metrics: &Metrics,
+        hangup: watch::Receiver<u64>,
+    ) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let trust = Arc::new(TrustStore::new());
+        let (listeners, reloader) = Listeners::bind(config, trust.clone(), clock.clone()).await?;
+        let addresses = listeners.addresses().map_err(StartError::Addresses)?;
+        let audit = open_audit(config, clock.clone()).await?;
+        let storage = storage::open::open(&storage_spec(config)?).await?;
+        let core = build_core(config, storage, audit, trust, clock).await?;
+        let render = metrics.clone();
+        let tables = api::sys::tables(Box::new(move || render.render()));
+        core.install(tables);
+
+        let stop = CancellationToken::new();
+        let app = api::router(core.clone(), edge_limits(config));
+        let interval = config.server.reload_interval.duration();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reloader.run(interval, hangup.clone()));
+        tasks.spawn(reopen_audit(core.clone(), hangup));
+        tasks.spawn(close_on_seal(core.clone(), listeners.connections()));
+        tasks.spawn(metrics.clone().keep_up());
+        let running = tokio::spawn(serve(Serving {
+            core: core.clone(),
+            listeners,
+            app,
+            tasks,
+            stop: stop.clone(),
+        }));
+        Ok(Self { core, addresses, stop, running })
+    }
+
+    /// The core, for commands that run in the server's own process.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The name and address of each listener.
+    pub fn addresses(&self) -> &[(Arc<str>, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Stops: no new connections, requests under way finish within the configured time, then
+    /// everything is closed and the keys are wiped.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.wait().await;
+    }
+
+    /// Waits until the server has stopped.
+    pub async fn wait(self) {
+        // A panic there has been reported by the runtime already.
+        let _ = self.running.await;
+    }
+
+    /// What stops the server when it is cancelled.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+}
+
+struct Serving {
+    core: Arc<Core>,
+    listeners: Listeners,
+    app: axum::Router,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+async fn serve(mut serving: Serving) {
+    serving.listeners.serve(serving.app, serving.stop).await;
+    serving.tasks.shutdown().await;
+    serving.core.audit.close().await;
+    serving.core.storage.close().await;
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is not known.
+    #[error("the addresses of the listeners are not known")]
+    Addresses(#[source] std::io::Error),
+    /// The audit cannot be written.
+    #[error("the audit cannot be opened")]
+    Audit(#[from] FileSinkError),
+    /// There is no audit at all.
+    #[error(transparent)]
+    AuditBroker(#[from] AuditError),
+    /// Certificates, bundles or addresses.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The configuration names something that is not there.
+    #[error("{0}")]
+    Config(Problem),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The store.
+    #[error("the store cannot be opened")]
+    Storage(#[from] StorageError),
+    /// A task was cut off.
+    #[error("a part of the start was cut off")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+fn storage_spec(config: &Config) -> Result<StorageSpec, StartError> {
+    let storage = &config.storage;
+    Ok(match storage.kind {
+        StorageType::Sqlite => {
+            let named = !storage.path.as_os_str().is_empty();
+            let default = config.server.data_dir.join("leasehold.db");
+            StorageSpec::Sqlite { path: if named { storage.path.clone() } else { default } }
+        }
+        StorageType::Postgresql => StorageSpec::Postgres {
+            url: storage.resolve_url().map_err(StartError::Config)?,
+            ca_file: Some(storage.ca_file.clone()).filter(|path| !path.as_os_str().is_empty()),
+            max_connections: storage.max_connections,
+        },
+    })
+}
+
+async fn open_audit(config: &Config, clock: Arc<dyn Clock>) -> Result<AuditBroker, StartError> {
+    let mut sinks: Vec<Arc<dyn AuditSink>> = Vec::new();
+    for sink in &config.audit_sinks {
+        let sink_config = sink_config(sink);
+        let clock = clock.clone();
+        // Opening reads the end of the log to continue its chain.
+        let opened =
+            tokio::task::spawn_blocking(move || FileSink::open(sink_config, clock)).await??;
+        sinks.push(Arc::new(opened));
+    }
+    let limits = BrokerConfig {
+        queue_entries: config.limits.audit_queue,
+        wait: config.limits.audit_wait.duration(),
+    };
+    Ok(AuditBroker::new(sinks, limits, clock)?)
+}
+
+fn sink_config(sink: &SinkConfig) -> FileSinkConfig {
+    FileSinkConfig {
+        name: sink.name.clone(),
+        path: sink.path.clone(),
+        sync: SyncPolicy::Interval(AUDIT_SYNC),
+    }
+}
+
+async fn build_core(
+    config: &Config,
+    storage: Arc<dyn Storage>,
+    audit: AuditBroker,
+    trust: Arc<TrustStore>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Core>, StartError> {
+    let key_files = config.seals.iter().filter(|seal| seal.kind == SealType::StaticFile);
+    let slots = key_files.map(|seal| {
+        Arc::new(StaticFileSlot::new(KeyFile::new(seal.key_file.clone()))) as Arc<dyn SealSlot>
+    });
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let seal = SealState::new(slots.collect(), &host);
+    let initialized = storage.meta("seal").await?.is_some();
+    let mut node = [0u8; 8];
+    fill_random(&mut node)?;
+    let registry = registry(&trust);
+    let parts = Parts {
+        storage,
+        clock,
+        registry,
+        audit,
+        trust,
+        seal,
+        settings: settings(config),
+        // Storage keeps it as a signed number.
+        node: u64::from_be_bytes(node) >> 1,
+    };
+    Ok(Core::new(parts, initialized))
+}
+
+/// The engines and methods of this build, one line each.
+fn registry(trust: &Arc<TrustStore>) -> Registry {
+    let mut registry = Registry::default();
+    registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
+    let trust = trust.clone();
+    let cert = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(CertMethod::new(trust.clone(), mount)))
+    };
+    registry.methods.insert("cert", Box::new(cert));
+    registry
+}
+
+fn settings(config: &Config) -> CoreSettings {
+    let leases = &config.leases;
+    CoreSettings {
+        cluster_name: config.server.cluster_name.clone(),
+        default_ttl: Ttl::from_secs(leases.default_ttl.duration().as_secs()),
+        max_ttl: Ttl::from_secs(leases.max_ttl.duration().as_secs()),
+        leases: LeaseSettings {
+            per_owner_max: leases.max_per_identity,
+            per_role_max: leases.max_per_role,
+            per_mount_max: leases.max_per_mount,
+            per_target: leases.sweep_concurrency,
+            rate_per_sec: leases.sweep_rate,
+            backoff_max: BACKOFF_MAX,
+        },
+        cache_bytes: CACHE_BYTES,
+        clock_jump_max: Ttl::from_secs(leases.clock_jump_hold.duration().as_secs()),
+    }
+}
+
+fn edge_limits(config: &Config) -> EdgeLimits {
+    EdgeLimits {
+        body_bytes_max: config.server.max_body.bytes(),
+        request_timeout: config.server.request_timeout.duration(),
+    }
+}
+
+/// Lets the audit open its files anew at each hangup, after a rotation.
+async fn reopen_audit(core: Arc<Core>, mut hangup: watch::Receiver<u64>) {
+    while hangup.changed().await.is_ok() {
+        if let Err(failed) = core.audit.reopen().await {
+            for (sink, error) in failed {
+                tracing::error!(sink, error = %error, "the audit was not reopened");
+            }
+        }
+    }
+}
+
+/// Closes every connection when the server is sealed: their buffers hold what passed through them.
+async fn close_on_seal(core: Arc<Core>, connections: Arc<super::accept::Connections>) {
+    let mut changes = core.phase_changes();
+    let mut was_open = matches!(&*core.phase(), Phase::Unsealed(_));
+    while changes.changed().await.is_ok() {
+        let open = matches!(&*core.phase(), Phase::Unsealed(_));
+        if was_open && !open {
+            connections.close_all(SEAL_GRACE);
+        }
+        was_open = open;
+    }
+}

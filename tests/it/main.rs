@@ -9,6 +9,7 @@
 
 mod audit;
 mod cli;
+mod client;
 mod database;
 mod database_engine;
 mod storage;

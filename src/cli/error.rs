@@ -1,7 +1,5 @@
 //! Failures as a person sees them: what went wrong, and what to do next.
 
-use std::error::Error as _;
-
 use crate::client::{ClientError, Refusal};
 
 /// Exit status of a mistake on this side: nothing was asked of the server, or nothing came back.
@@ -74,17 +72,7 @@ impl CliError {
 
     /// One line: what failed, with its causes.
     pub fn what(&self) -> String {
-        let mut out = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some libraries repeat their cause in their own text.
-            if !out.contains(&text) {
-                out.push_str(": ");
-                out.push_str(&text);
-            }
-            cause = error.source();
-        }
+        let mut out = with_causes(self);
         if let Self::Client(ClientError::Refused(refusal)) = self
             && let Some(id) = &refusal.request_id
         {
@@ -115,6 +103,22 @@ fn system_hint(kind: std::io::ErrorKind) -> &'static str {
     } else {
         "put that right and try again"
     }
+}
+
+/// An error and, each once, the causes behind it.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !out.contains(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        cause = error.source();
+    }
+    out
 }
 
 /// What a server sends may hold line breaks and terminal controls; our two lines must not.
@@ -183,7 +187,7 @@ fn client_hint(error: &ClientError) -> String {
 fn refusal_hint(refusal: &Refusal) -> String {
     let says = |word: &str| refusal.errors.iter().any(|error| error.contains(word));
     match refusal.status {
-        400 if says("not initialized") => "run: leasehold operator init".to_owned(),
+        400 | 503 if says("not initialized") => "run: leasehold operator init".to_owned(),
         400 => "check the names and values given; -h lists what the command takes".to_owned(),
         403 => "use another certificate or token, or ask an administrator for the capability; \
                 `leasehold policy explain` says which is missing"
@@ -235,7 +239,7 @@ mod tests {
     fn refusals_lead_to_the_next_command() {
         for (status, error, word) in [
             (503, "Leasehold is sealed", "operator unseal"),
-            (400, "the server is not initialized", "operator init"),
+            (503, "the server is not initialized", "operator init"),
             (403, "permission denied", "policy explain"),
             (429, "too many live leases", "in 3 s"),
             (404, "", "leasehold list"),

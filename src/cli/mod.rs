@@ -3,6 +3,7 @@
 mod argv;
 mod audit;
 pub mod ca;
+mod demo;
 mod dev;
 mod error;
 mod kv;
@@ -13,6 +14,7 @@ mod mounts;
 mod operator;
 mod output;
 mod policy;
+mod server;
 mod session;
 mod table;
 pub mod throwaway_postgres;
@@ -96,9 +98,12 @@ enum Connected {
 /// Commands that need no server.
 #[derive(Debug, clap::Subcommand)]
 enum Local {
-    /// Work with the throw-away certificate authority
-    #[command(subcommand)]
-    Dev(dev::Dev),
+    /// Run the server
+    Server(server::Server),
+    /// Run a broker for development, with a throw-away certificate authority
+    Dev(Box<dev::Dev>),
+    /// Play the main job end to end, and say how each step went
+    Demo(demo::Demo),
     /// Print shell completions
     Completion {
         /// The shell
@@ -190,9 +195,19 @@ fn run(line: Line, process: &mut Process) -> Result<Finish, CliError> {
     })
 }
 
+/// A runtime for commands that serve.
+fn multi_threaded() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::system("cannot start the runtime"))
+}
+
 fn local(command: Local, process: &mut Process) -> Result<(), CliError> {
     match command {
+        Local::Server(command) => command.run(process),
         Local::Dev(command) => command.run(process),
+        Local::Demo(command) => command.run(process),
         Local::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Line::command(), "leasehold", &mut script);

@@ -247,6 +247,15 @@ impl Output {
         }
     }
 
+    /// Text in an ANSI colour where standard output takes colour.
+    pub fn painted_data(&self, text: &str, colour: &str) -> String {
+        if self.colour && self.out_is_terminal {
+            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
     fn warnings(&mut self, reply: &Reply) -> Result<(), CliError> {
         for warning in reply.warnings() {
             self.warning(&table::printable(warning))?;
@@ -261,7 +270,11 @@ impl Output {
         self.out(&text)
     }
 
-    fn end_progress(&mut self) -> Result<(), CliError> {
+    /// Ends a line of progress that was rewritten in place.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn end_progress(&mut self) -> Result<(), CliError> {
         if std::mem::take(&mut self.progress_shown) { self.err("\n") } else { Ok(()) }
     }
 

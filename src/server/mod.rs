@@ -8,6 +8,7 @@ pub mod accept;
 pub mod audit_verify;
 pub mod config;
 pub mod files;
+pub mod postgres_login;
 pub mod process;
 pub mod reload;
 mod requests;

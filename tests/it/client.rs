@@ -190,12 +190,9 @@ async fn a_missing_and_a_foreign_client_certificate_are_told_apart() {
     let foreign = Ca::root("others").issue(&Spec::svid("spiffe://a.example/friend"));
     for leaf in [None, Some(&foreign)] {
         let client = Client::new(edge.settings(leaf)).unwrap();
-        match failure(&client, read("x")).await {
-            ClientError::CertificateRefused { presented, .. } => {
-                assert_eq!(presented, leaf.is_some());
-            }
-            error => panic!("{error:?}"),
-        }
+        let error = failure(&client, read("x")).await;
+        let ClientError::CertificateRefused { presented, .. } = error else { panic!("{error:?}") };
+        assert_eq!(presented, leaf.is_some());
     }
     assert_eq!(edge.seen.requests.load(Ordering::SeqCst), 0);
 }

@@ -1,18 +1,11 @@
-//! `leasehold dev`: certificates of the throw-away authority.
+//! `leasehold dev cert`: client certificates of the throw-away authority.
 
 use std::path::PathBuf;
 
-use super::ca::{Authority, Subject};
-use super::error::CliError;
-use super::session::Process;
+use crate::cli::ca::{Authority, Subject};
+use crate::cli::error::CliError;
+use crate::cli::session::Process;
 use crate::types::time::{Clock, SystemClock, Ttl};
-
-/// Subcommands of `leasehold dev`.
-#[derive(Debug, clap::Subcommand)]
-pub enum Dev {
-    /// Make a client certificate
-    Cert(Cert),
-}
 
 /// `leasehold dev cert`
 #[derive(Debug, clap::Args)]
@@ -40,20 +33,8 @@ pub struct Cert {
     out: String,
 }
 
-impl Dev {
-    /// Runs the subcommand.
-    ///
-    /// # Errors
-    /// A missing authority, a name that cannot be certified, files that cannot be written.
-    pub fn run(self, process: &mut Process) -> Result<(), CliError> {
-        match self {
-            Self::Cert(command) => command.run(process),
-        }
-    }
-}
-
 impl Cert {
-    fn run(self, process: &mut Process) -> Result<(), CliError> {
+    pub(super) fn run(self, process: &mut Process) -> Result<(), CliError> {
         let ttl = match Ttl::parse(&self.ttl) {
             Ok(ttl) if !ttl.is_zero() => ttl,
             Ok(_) => return Err(CliError::local("-ttl is zero", "give for example -ttl 1h")),

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod records;
 pub mod reply;
 pub mod request;
+mod rewrap;
 pub mod route;
 pub mod scope;
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::types::time::{Clock, Ttl};
 
 use super::engine::{AuthMethod, Engine, EngineContext, MountFacts, TokenType};
 use super::error::CoreError;
-use super::records::{Precondition, Records, kinds};
-use super::view::View;
+use super::records::{Batch, Precondition, Records, kinds};
+use super::view::{PutOptions, View};
 
 /// Name of the one record that holds the table.
 const TABLE: &str = "table";
@@ -406,12 +406,12 @@ impl MountTable {
         Ok(())
     }
 
-    /// Puts the mounts that every server has. Called once, at initialisation.
+    /// Adds the table that every server begins with to `batch`: at initialisation.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn install_defaults(&self) -> Result<(), CoreError> {
-        let entry = MountEntry {
+    /// When there is no randomness.
+    pub fn stage_defaults(records: &Arc<Records>, batch: &mut Batch) -> Result<(), CoreError> {
+        let cubbyhole = MountEntry {
             path: "cubbyhole/".into(),
             class: MountClass::Secret,
             kind: "cubbyhole".into(),
@@ -422,13 +422,13 @@ impl MountTable {
             config: MountConfig::default(),
             disabling: false,
         };
-        self.change(|entries| {
-            if !entries.iter().any(|present| present.path == entry.path) {
-                entries.push(entry);
-            }
-            Ok(())
-        })
-        .await
+        View::new(records.clone(), NamespaceId::ROOT, kinds::MOUNTS, String::new()).put(
+            batch,
+            TABLE,
+            &vec![cubbyhole],
+            Precondition::Absent,
+            PutOptions::default(),
+        )
     }
 
     /// Withdraws what the mounts contributed elsewhere: the server is being sealed.

@@ -478,7 +478,7 @@ fn into_map(value: Value) -> Map<String, Value> {
     }
 }
 
-fn summary(
+pub(super) fn summary(
     id: &RequestId,
     time: Timestamp,
     operation: Operation,
@@ -525,7 +525,7 @@ fn caller_summary(caller: &Caller, redaction: &Redaction<'_>) -> CallerSummary {
     }
 }
 
-fn refused_by_audit(error: AuditError) -> CoreError {
+pub(super) fn refused_by_audit(error: AuditError) -> CoreError {
     CoreError::AuditUnavailable(Box::new(error))
 }
 
@@ -543,7 +543,7 @@ async fn take_back(unsealed: &Unsealed, reply: &Reply) {
 }
 
 /// Failures of ours are logged once, here; what callers did wrong is in the audit alone.
-fn log_failure(ticket: &AuditTicket, error: &CoreError) {
+pub(super) fn log_failure(ticket: &AuditTicket, error: &CoreError) {
     if error.status() < 500 {
         return;
     }

@@ -78,6 +78,12 @@ impl KeyHolder {
         then()
     }
 
+    /// Does `what` while nobody can bring or take the root key.
+    pub(super) fn while_locked(&self, what: impl FnOnce()) {
+        let _held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        what();
+    }
+
     fn held(&self) -> Result<(Arc<RootKey>, u64, TermCount), CoreError> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let held = held.as_ref().ok_or(CoreError::Sealed)?;

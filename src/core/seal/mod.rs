@@ -8,23 +8,44 @@
 //! the shares that are being gathered, for whatever purpose, only in this process's memory
 //! ([`shares`]). A change of slots or of the keyring is one commit that expects what it replaces.
 
+mod ceremony_api;
+pub mod endpoints;
+mod gather;
+mod generate_root;
+mod init;
 mod key_file;
 mod key_thread;
 mod keys;
+mod rekey;
+mod rotate;
+mod routes;
 mod shares;
 mod slot;
+mod status;
 mod stored;
+mod unseal;
+mod witness;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use self::generate_root::GenerateRoot;
 use self::keys::KeyHolder;
+use self::rekey::{Rekey, Verification};
 use self::shares::{Brake, ShareSet};
+use self::witness::Unsettled;
 
+pub use self::generate_root::{GenerateRootOutcome, GenerateRootStatus};
+pub use self::init::{InitPlan, InitResult};
 pub use self::key_file::{KeyFile, KeyFileError};
+pub use self::rekey::{Asker, RekeyOutcome, RekeyPlan, RekeyStatus, VerificationStatus};
+pub use self::rotate::{KeyStatus, RotationSettings, tend_keys};
+pub use self::routes::SealRoutes;
 pub use self::slot::{NewSlot, SealSlot, ShamirSlot, SlotError, SlotKind, SlotPlan};
 pub use self::slot::{StaticFileSlot, StoredSlot};
+pub use self::status::{SealStatus, is_initialized};
+pub use self::unseal::Sealing;
 
 /// The seal of one process: its ways to the root key, and what is being gathered to use them.
 pub struct SealState {
@@ -42,7 +63,18 @@ pub struct SealState {
 #[derive(Default)]
 struct Ceremonies {
     brake: Brake,
+    generate_root: Option<GenerateRoot>,
+    rekey: Option<Rekey>,
     unseal: ShareSet,
+    unsettled: Unsettled,
+    verification: Option<Verification>,
+}
+
+impl Ceremonies {
+    /// Forgets everything but the brake: whoever was slowed down stays so.
+    fn forget_attempts(&mut self) {
+        *self = Self { brake: std::mem::take(&mut self.brake), ..Self::default() };
+    }
 }
 
 impl SealState {

@@ -58,6 +58,12 @@ pub struct StoredSlot {
 }
 
 impl StoredSlot {
+    /// The same, once it was opened.
+    #[must_use]
+    pub fn into_proven(self) -> Self {
+        Self { proven: true, ..self }
+    }
+
     /// What the wrapping is bound to. Every text goes behind its length, so that no two slots share
     /// one context.
     fn context(&self, cluster_id: &str) -> Vec<u8> {

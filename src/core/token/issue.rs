@@ -238,8 +238,17 @@ impl TokenStore {
         Ok(IssuedToken { plain, token: Arc::new(token), ttl, warnings })
     }
 
-    /// Makes a token that may do everything and never ends: at initialisation, and when a quorum of
-    /// unseal keys asks for one.
+    /// Adds a token that may do everything and never ends to `batch`: at initialisation.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn stage_root(&self, batch: &mut Batch) -> Result<IssuedToken, CoreError> {
+        let entry = entry(NewToken::root(), 0, None, self.clock.now())?;
+        let (plain, token) = self.stage(batch, entry, None)?;
+        Ok(IssuedToken { plain, token: Arc::new(token), ttl: Ttl::ZERO, warnings: Vec::new() })
+    }
+
+    /// Makes a token that may do everything and never ends: when a quorum of unseal keys asks for one.
     ///
     /// # Errors
     /// When the store fails.
@@ -326,10 +335,39 @@ impl TokenStore {
 
     async fn store(
         &self,
-        mut entry: TokenEntry,
+        entry: TokenEntry,
         chosen: Option<SecretString>,
     ) -> Result<(SecretString, TokenLookup), CoreError> {
         let is_chosen = chosen.is_some();
+        let mut batch = Batch::new();
+        let (plain, token) = self.stage(&mut batch, entry, chosen)?;
+        if let Some(parent) = &token.entry.parent {
+            // Holds the parent against being removed: it is removed only without children.
+            batch.also(Change::RequireRow { key: self.row_key_of(parent) });
+        }
+        match self.view().commit(&batch).await {
+            Ok(()) => Ok((plain, token)),
+            Err(CoreError::Storage(StorageError::Conflict)) if is_chosen => {
+                Err(CoreError::field("id", "is taken, or the parent token was revoked meanwhile"))
+            }
+            // Nobody else can have drawn the same 142 bits, so it was the parent. A conflict that
+            // only the store saw is retried until it is busy.
+            Err(CoreError::Storage(StorageError::Conflict | StorageError::Busy))
+                if self.parent_is_gone(&token.entry).await? =>
+            {
+                Err(CoreError::denied("the parent token was revoked meanwhile"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the rows of a service token to `batch`.
+    fn stage(
+        &self,
+        batch: &mut Batch,
+        mut entry: TokenEntry,
+        chosen: Option<SecretString>,
+    ) -> Result<(SecretString, TokenLookup), CoreError> {
         let plain = match chosen {
             Some(chosen) => chosen,
             None => plain::service()?,
@@ -338,33 +376,15 @@ impl TokenStore {
         entry.accessor = Some(accessor.clone());
         let hash = self.hash_key.hash(plain.expose());
         let key = hash.to_hex();
-        let mut batch = Batch::new();
-        self.put(&mut batch, &key, &entry, Precondition::Absent)?;
+        self.put(batch, &key, &entry, Precondition::Absent)?;
         self.accessor_view().put(
-            &mut batch,
+            batch,
             accessor.as_str(),
             &Pointer { hash: key.clone() },
             Precondition::Absent,
             PutOptions::default(),
         )?;
-        if let Some(parent) = &entry.parent {
-            // Holds the parent against being removed: it is removed only without children.
-            batch.also(Change::RequireRow { key: self.row_key_of(parent) });
-        }
-        match self.view().commit(&batch).await {
-            Ok(()) => Ok((plain, TokenLookup { hash: Some(hash), rev: 1, entry, key })),
-            Err(CoreError::Storage(StorageError::Conflict)) if is_chosen => {
-                Err(CoreError::field("id", "is taken, or the parent token was revoked meanwhile"))
-            }
-            // Nobody else can have drawn the same 142 bits, so it was the parent. A conflict that
-            // only the store saw is retried until it is busy.
-            Err(CoreError::Storage(StorageError::Conflict | StorageError::Busy))
-                if self.parent_is_gone(&entry).await? =>
-            {
-                Err(CoreError::denied("the parent token was revoked meanwhile"))
-            }
-            Err(error) => Err(error),
-        }
+        Ok((plain, TokenLookup { hash: Some(hash), rev: 1, entry, key }))
     }
 
     async fn parent_is_gone(&self, entry: &TokenEntry) -> Result<bool, CoreError> {

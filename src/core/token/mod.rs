@@ -38,7 +38,7 @@ pub use parameters::{
     address_allowed, cidrs, login_kind, parameters_json, policy_names, read_parameters,
     with_default,
 };
-pub use plain::{BATCH_PREFIX, SERVICE_PREFIX, TOKEN_BYTES_MAX};
+pub use plain::{BATCH_PREFIX, SERVICE_PREFIX, SERVICE_TOKEN_BYTES, TOKEN_BYTES_MAX};
 pub use revoke::{TokenSelector, TokenSweep};
 pub use role::{RoleTokenType, TokenRole, TokenRoles};
 

@@ -17,6 +17,9 @@ pub const BATCH_PREFIX: &str = "lhb.";
 /// Longest token accepted, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8192;
 
+/// Length of the service tokens that are made here.
+pub const SERVICE_TOKEN_BYTES: usize = SERVICE_PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS;
+
 const RANDOM_CHARS: usize = 24;
 const CHECKSUM_CHARS: usize = 6;
 /// Longest token that root may choose.

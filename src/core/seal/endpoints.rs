@@ -1,0 +1,524 @@
+//! The paths that work without a caller: the seal's own, and what load balancers ask. Free of HTTP;
+//! the answers are bare JSON, without an envelope.
+//!
+//! Whatever is more than a look is audited, without its data: while the server is sealed there is no
+//! key to hash it with, and shares are not for the audit in any form. The looks are not: they tell no
+//! secret, are asked every second, and have to be answered when the audit is down too.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::crypto::aead::Suite;
+use crate::types::id::{Accessor, RequestId};
+use crate::types::path::ApiPath;
+use crate::types::secret::SecretString;
+
+use super::super::acl::CheckRequest;
+use super::super::audit::entry::Outcome;
+use super::super::context::{Core, Phase};
+use super::super::error::CoreError;
+use super::super::fields::Fields;
+use super::super::operation::Operation;
+use super::super::peer::ConnectionInfo;
+use super::super::pipeline::{log_failure, refused_by_audit, summary};
+use super::super::request::Verb;
+use super::super::token::Use;
+use super::super::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use super::rekey::Asker;
+use super::{InitPlan, ceremony_api};
+
+/// What an endpoint does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    GenerateRoot,
+    GenerateRootUpdate,
+    Health,
+    Init,
+    Leader,
+    Rekey,
+    RekeyUpdate,
+    RekeyVerify,
+    SealStatus,
+    Unseal,
+}
+
+/// One path that works without a caller.
+#[derive(Debug)]
+struct Row {
+    kind: Kind,
+    spec: RouteSpec,
+}
+
+const LOOK: &[Operation] = &[Operation::Read];
+const WRITE: &[Operation] = &[Operation::Update];
+const LOOK_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
+const ATTEMPT: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
+
+const KEY: FieldSpec = field("key", FieldKind::Secret, "a share, hexadecimal or base64");
+const NONCE: FieldSpec = field("nonce", FieldKind::Text, "the nonce of the attempt");
+
+const fn row(
+    kind: Kind,
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> Row {
+    let access = Access::Public;
+    Row { kind, spec: RouteSpec { name, pattern, summary, access, operations, fields } }
+}
+
+static TABLE: [Row; 12] = [
+    row(
+        Kind::Init,
+        "init",
+        "sys/init",
+        "whether the store is initialised; initialises it",
+        LOOK_WRITE,
+        &[
+            field("secret_shares", FieldKind::Integer, "how many unseal shares to make"),
+            field("secret_threshold", FieldKind::Integer, "how many of them open"),
+            field("suite", FieldKind::Text, "aes256-gcm or chacha20-poly1305"),
+            field("stored_shares", FieldKind::Integer, "not used"),
+            field("pgp_keys", FieldKind::List, "not supported"),
+            field("root_token_pgp_key", FieldKind::Text, "not supported"),
+            field("recovery_shares", FieldKind::Integer, "not supported"),
+            field("recovery_threshold", FieldKind::Integer, "not supported"),
+            field("recovery_pgp_keys", FieldKind::List, "not supported"),
+        ],
+    ),
+    row(Kind::SealStatus, "seal-status", "sys/seal-status", "where the seal stands", LOOK, &[]),
+    row(
+        Kind::Unseal,
+        "unseal",
+        "sys/unseal",
+        "takes in one unseal share",
+        WRITE,
+        &[
+            KEY,
+            field("reset", FieldKind::Boolean, "forget the shares given so far"),
+            field("migrate", FieldKind::Boolean, "not supported"),
+        ],
+    ),
+    row(
+        Kind::Health,
+        "health",
+        "sys/health",
+        "whether requests are served, as a status",
+        LOOK,
+        &[
+            field("activecode", FieldKind::Integer, "status while requests are served"),
+            field("sealedcode", FieldKind::Integer, "status while sealed"),
+            field("uninitcode", FieldKind::Integer, "status while not initialised"),
+            field("standbyok", FieldKind::Boolean, "every node is active: without effect"),
+            field("standbycode", FieldKind::Integer, "every node is active: without effect"),
+            field("perfstandbyok", FieldKind::Boolean, "every node is active: without effect"),
+        ],
+    ),
+    row(Kind::Leader, "leader", "sys/leader", "every node is active", LOOK, &[]),
+    row(
+        Kind::Rekey,
+        "rekey",
+        "sys/rekey/init",
+        "begins, shows or gives up making new shares",
+        ATTEMPT,
+        ceremony_api::REKEY_FIELDS,
+    ),
+    row(
+        Kind::RekeyUpdate,
+        "rekey-update",
+        "sys/rekey/update",
+        "takes in one of the old shares",
+        WRITE,
+        &[KEY, NONCE],
+    ),
+    row(
+        Kind::RekeyVerify,
+        "rekey-verify",
+        "sys/rekey/verify",
+        "takes in one of the new shares; shows or restarts that",
+        ATTEMPT,
+        &[KEY, NONCE],
+    ),
+    row(
+        Kind::GenerateRoot,
+        "generate-root",
+        "sys/generate-root/attempt",
+        "begins, shows or gives up making a root token",
+        ATTEMPT,
+        ceremony_api::GENERATE_ROOT_FIELDS,
+    ),
+    row(
+        Kind::GenerateRootUpdate,
+        "generate-root-update",
+        "sys/generate-root/update",
+        "takes in one share",
+        WRITE,
+        &[KEY, NONCE],
+    ),
+    row(
+        Kind::GenerateRoot,
+        "generate-root-token",
+        "sys/generate-root-token/attempt",
+        "the same under another name",
+        ATTEMPT,
+        ceremony_api::GENERATE_ROOT_FIELDS,
+    ),
+    row(
+        Kind::GenerateRootUpdate,
+        "generate-root-token-update",
+        "sys/generate-root-token/update",
+        "the same under another name",
+        WRITE,
+        &[KEY, NONCE],
+    ),
+];
+
+/// The table: what each path serves, and with which fields.
+pub fn specs() -> impl Iterator<Item = &'static RouteSpec> {
+    TABLE.iter().map(|row| &row.spec)
+}
+
+/// A path that works without a caller, and what is to be done there.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    row: &'static Row,
+    verb: Verb,
+}
+
+impl Endpoint {
+    /// Its name, for metrics.
+    pub fn name(&self) -> &'static str {
+        self.row.spec.name
+    }
+
+    /// Whether it is more than a look.
+    fn is_audited(&self) -> bool {
+        self.verb != Verb::Read
+    }
+}
+
+/// The endpoint at `path`, whether it serves `verb` or not.
+pub fn find(verb: Verb, path: &ApiPath) -> Option<Endpoint> {
+    let row = TABLE.iter().find(|row| row.spec.pattern == path.as_str())?;
+    Some(Endpoint { row, verb })
+}
+
+/// An answer, and what to take back when it cannot leave.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+    pub(super) issued: Option<Accessor>,
+}
+
+impl Answer {
+    pub(super) fn ok(body: Value) -> Self {
+        Self { status: 200, body, issued: None }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self { status: 204, body: Value::Null, issued: None }
+    }
+}
+
+/// A request to an endpoint.
+struct Call<'a> {
+    core: &'a Arc<Core>,
+    endpoint: Endpoint,
+    fields: &'a Fields,
+    connection: &'a ConnectionInfo,
+    token: Option<&'a SecretString>,
+}
+
+/// Serves a request: a status, and a body that is null when there is none.
+///
+/// # Errors
+/// What the caller did wrong, or what failed. Whatever is audited is in the audit when this returns;
+/// when that does not take it, the error is `AuditUnavailable` and nothing may be answered.
+pub async fn serve(
+    core: &Arc<Core>,
+    endpoint: Endpoint,
+    fields: Fields,
+    connection: &ConnectionInfo,
+    id: &RequestId,
+    token: Option<SecretString>,
+) -> Result<(u16, Value), CoreError> {
+    let call = Call { core, endpoint, fields: &fields, connection, token: token.as_ref() };
+    if !endpoint.is_audited() {
+        return call.answer().await.map(|answer| (answer.status, answer.body));
+    }
+    let operation = endpoint.verb.operation();
+    let path = endpoint.row.spec.pattern;
+    let summary = summary(id, core.clock.now(), operation, path, connection);
+    let mut ticket = core.audit.open(summary, true).await.map_err(refused_by_audit)?;
+    let result = call.judged_answer().await;
+    let mut ending = Outcome { store_sequence: core.storage.sequence().await.ok(), ..<_>::default() };
+    match &result {
+        Ok(answer) => ending.status = answer.status,
+        Err(error) => {
+            ending.status = error.status();
+            ending.error = Some(error.public_text());
+            if let Some(reason) = error.reason() {
+                ticket.set_reason(reason);
+            }
+            log_failure(&ticket, error);
+        }
+    }
+    if let Err(error) = ticket.finish(ending).await {
+        if let Ok(Answer { issued: Some(accessor), .. }) = &result {
+            call.take_back(accessor).await;
+        }
+        return Err(refused_by_audit(error));
+    }
+    result.map(|answer| (answer.status, answer.body))
+}
+
+impl Call<'_> {
+    async fn judged_answer(&self) -> Result<Answer, CoreError> {
+        if let Some(peer) = &self.connection.peer {
+            self.core
+                .trust
+                .judge(peer, self.core.clock.now())
+                .map_err(|error| CoreError::denied(format!("certificate: {error}")))?;
+        }
+        self.answer().await
+    }
+
+    async fn answer(&self) -> Result<Answer, CoreError> {
+        let operation = self.endpoint.verb.operation();
+        if !self.endpoint.row.spec.operations.contains(&operation) {
+            return Err(CoreError::Unsupported);
+        }
+        let (core, fields) = (self.core, self.fields);
+        match (self.endpoint.row.kind, operation) {
+            (Kind::Health, _) => self.health().await,
+            (Kind::Leader, _) => Ok(Answer::ok(json!({ "ha_enabled": false }))),
+            (Kind::SealStatus, _) => self.seal_status().await,
+            (Kind::Init, Operation::Read) => {
+                Ok(Answer::ok(json!({ "initialized": core.is_initialized().await? })))
+            }
+            (Kind::Init, _) => self.init().await,
+            (Kind::Unseal, _) => self.unseal().await,
+            (Kind::Rekey, Operation::Read) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::rekey_status(core, asker(&name, sudo)).await
+            }
+            (Kind::Rekey, Operation::Delete) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::rekey_cancel(core, fields, asker(&name, sudo)).await
+            }
+            (Kind::Rekey, _) => ceremony_api::rekey_start(core, fields, self.name()).await,
+            (Kind::RekeyUpdate, _) => ceremony_api::rekey_update(core, fields).await,
+            (Kind::RekeyVerify, Operation::Read) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::verify_status(core, asker(&name, sudo))
+            }
+            (Kind::RekeyVerify, Operation::Delete) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::verify_restart(core, fields, asker(&name, sudo))
+            }
+            (Kind::RekeyVerify, _) => ceremony_api::verify_update(core, fields).await,
+            (Kind::GenerateRoot, Operation::Read) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::generate_root_status(core, asker(&name, sudo)).await
+            }
+            (Kind::GenerateRoot, Operation::Delete) => {
+                let (name, sudo) = self.asker().await;
+                ceremony_api::generate_root_cancel(core, fields, asker(&name, sudo)).await
+            }
+            (Kind::GenerateRoot, _) => {
+                ceremony_api::generate_root_start(core, fields, self.name()).await
+            }
+            (Kind::GenerateRootUpdate, _) => ceremony_api::generate_root_update(core, fields).await,
+        }
+    }
+
+    /// Who asks: the certificate, or without one, the connection.
+    fn name(&self) -> String {
+        match &self.connection.peer {
+            Some(peer) => format!("certificate {}", peer.x5t_s256()),
+            None => format!("connection {}", self.connection.id),
+        }
+    }
+
+    /// Who asks, and whether they may do that to anybody's attempt.
+    async fn asker(&self) -> (String, bool) {
+        let sudo = match self.sudo().await {
+            Ok(sudo) => sudo,
+            Err(error) => {
+                tracing::debug!(%error, "an asker without standing");
+                false
+            }
+        };
+        (self.name(), sudo)
+    }
+
+    async fn sudo(&self) -> Result<bool, CoreError> {
+        // Only who brings a token claims to be an administrator here.
+        let Some(token) = self.token else { return Ok(false) };
+        let unsealed = self.core.unsealed()?;
+        let caller = self.core.caller(&unsealed, Some(token.expose()), self.connection).await?;
+        let path = ApiPath::parse(self.endpoint.row.spec.pattern)?;
+        let check = CheckRequest::new(&path, self.endpoint.verb.operation());
+        if !caller.acl.check(&check).sudo {
+            return Ok(false);
+        }
+        if let Some(token) = caller.token()
+            && unsealed.tokens.consume_use(token).await? == Use::Last
+        {
+            unsealed.tokens.revoke(token).await?;
+        }
+        Ok(true)
+    }
+
+    async fn take_back(&self, accessor: &Accessor) {
+        let Ok(unsealed) = self.core.unsealed() else { return };
+        if let Err(error) = unsealed.tokens.revoke_by_accessor(accessor).await {
+            tracing::error!(%error, "a root token whose answer was not audited is not revoked");
+        }
+    }
+
+    async fn health(&self) -> Result<Answer, CoreError> {
+        // A store that fails must not hide that the server is sealed.
+        let initialized = self.core.is_initialized().await.unwrap_or(false);
+        let unsealed = matches!(&*self.core.phase(), Phase::Unsealed(_));
+        let (field, default) = match (initialized, unsealed) {
+            (false, _) => ("uninitcode", 501),
+            (true, false) => ("sealedcode", 503),
+            (true, true) => ("activecode", 200),
+        };
+        let mut body = json!({
+            "initialized": initialized,
+            "sealed": !unsealed,
+            "standby": false,
+            "performance_standby": false,
+            "replication_performance_mode": "disabled",
+            "replication_dr_mode": "disabled",
+            "server_time_utc": self.core.clock.now().as_secs(),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        if unsealed && let Ok(status) = self.core.seal_status().await {
+            body["cluster_name"] = self.core.settings.cluster_name.as_str().into();
+            body["cluster_id"] = status.cluster_id.into();
+        }
+        Ok(Answer { status: status_code(self.fields, field, default)?, body, issued: None })
+    }
+
+    async fn seal_status(&self) -> Result<Answer, CoreError> {
+        let status = self.core.seal_status().await?;
+        let mut body = json!({
+            "type": status.kind,
+            "initialized": status.initialized,
+            "sealed": status.sealed,
+            "t": status.threshold,
+            "n": status.shares,
+            "progress": status.progress,
+            "nonce": status.nonce,
+            "version": env!("CARGO_PKG_VERSION"),
+            "migration": false,
+            "recovery_seal": false,
+            "storage_type": self.core.storage.name(),
+        });
+        if let Some(cluster_id) = status.cluster_id {
+            body["cluster_name"] = self.core.settings.cluster_name.as_str().into();
+            body["cluster_id"] = cluster_id.into();
+        }
+        Ok(Answer::ok(body))
+    }
+
+    async fn unseal(&self) -> Result<Answer, CoreError> {
+        if self.fields.boolean("migrate")?.unwrap_or(false) {
+            return Err(CoreError::field("migrate", "is not supported: slots stand side by side"));
+        }
+        if self.fields.boolean("reset")?.unwrap_or(false) {
+            self.core.reset_unseal();
+        } else {
+            let key = self.fields.secret("key")?.filter(|key| !key.expose().is_empty());
+            let key = key.ok_or_else(|| {
+                CoreError::invalid("'key' must be specified in request body as JSON, or 'reset' set")
+            })?;
+            self.core.unseal(key.expose()).await?;
+        }
+        self.seal_status().await
+    }
+
+    async fn init(&self) -> Result<Answer, CoreError> {
+        let fields = self.fields;
+        ceremony_api::refuse_pgp(fields, &["pgp_keys", "root_token_pgp_key", "recovery_pgp_keys"])?;
+        for name in ["recovery_shares", "recovery_threshold"] {
+            if fields.integer(name)?.unwrap_or(0) != 0 {
+                return Err(CoreError::field(
+                    name,
+                    "is not supported: ask for secret_shares, which open beside other slots",
+                ));
+            }
+        }
+        let (shares, threshold) = ceremony_api::split(fields)?;
+        let plan = InitPlan { suite: suite(fields)?.unwrap_or(Suite::Aes256Gcm), shares, threshold };
+        let made = self.core.initialize(plan).await?;
+        let (hex, base64) = ceremony_api::keys_json(&made.keys);
+        let body = json!({
+            "keys": hex,
+            "keys_base64": base64,
+            "root_token": made.root_token.expose(),
+        });
+        if let Err(error) = self.core.unseal_automatically().await {
+            tracing::error!(%error, reason = error.reason(), "not unsealed after initialising");
+        }
+        Ok(Answer::ok(body))
+    }
+}
+
+fn asker(name: &str, sudo: bool) -> Asker<'_> {
+    if sudo { Asker::Knowing } else { Asker::Named(name) }
+}
+
+/// The cipher asked for.
+pub(super) fn suite(fields: &Fields) -> Result<Option<Suite>, CoreError> {
+    let Some(name) = fields.text("suite")?.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let suite = Suite::from_name(&name);
+    suite.map(Some).ok_or_else(|| {
+        CoreError::field("suite", "must be \"aes256-gcm\" or \"chacha20-poly1305\"")
+    })
+}
+
+fn status_code(fields: &Fields, name: &str, default: u16) -> Result<u16, CoreError> {
+    let Some(code) = fields.integer(name)? else { return Ok(default) };
+    let code = u16::try_from(code).ok().filter(|code| (200..=599).contains(code));
+    code.ok_or_else(|| CoreError::field(name, "must be a status between 200 and 599"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        Fields::new(value.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn every_path_is_found_and_parses_as_a_canonical_one() {
+        for spec in specs() {
+            let path = ApiPath::parse(spec.pattern).unwrap();
+            assert_eq!(find(Verb::Read, &path).unwrap().name(), spec.name);
+            assert_eq!(spec.access, Access::Public);
+        }
+        for other in ["sys/seal", "sys/init/x", "sys/unsealed", "init"] {
+            assert!(find(Verb::Write, &ApiPath::parse(other).unwrap()).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn status_overrides_are_statuses() {
+        assert_eq!(status_code(&fields(json!({})), "sealedcode", 503).unwrap(), 503);
+        assert_eq!(status_code(&fields(json!({"sealedcode": "204"})), "sealedcode", 503).unwrap(), 204);
+        for bad in [json!(99), json!(0), json!(600), json!(-1), json!("x"), json!(70_000)] {
+            assert!(status_code(&fields(json!({"sealedcode": bad})), "sealedcode", 503).is_err());
+        }
+    }
+}

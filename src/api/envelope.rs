@@ -149,12 +149,15 @@ fn error_response(
     response(status, Some("application/json"), body, request_id)
 }
 
-/// A JSON answer outside the envelope: the seal's own paths.
+/// A JSON answer outside the envelope: the seal's own paths. `null` is no body.
 pub(super) fn json_response(
     status: StatusCode,
     value: &Value,
     request_id: &RequestId,
 ) -> Response<Body> {
+    if value.is_null() {
+        return response(status, None, Body::empty(), Some(request_id));
+    }
     response(status, Some("application/json"), Body::from(value.to_string()), Some(request_id))
 }
 

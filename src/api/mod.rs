@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, Request as HttpRequest, Response};
+use axum::http::{Method, Request as HttpRequest, Response, StatusCode};
 use axum::{Extension, Router};
 use tracing::Instrument;
 
 use crate::core::context::Core;
 use crate::core::error::CoreError;
+use crate::core::fields::Fields;
 use crate::core::peer::ConnectionInfo;
 use crate::core::request::{Request, Verb};
-
+use crate::core::seal::endpoints;
 use crate::types::id::RequestId;
 use crate::types::time::Ttl;
 
@@ -123,6 +124,18 @@ async fn dispatch(
 ) -> (Response<Body>, String) {
     let core = &edge.core;
     let Parsed { verb, path, fields, token, wrap_ttl, idempotency_key } = parsed;
+    if let Some(endpoint) = endpoints::find(verb, &path) {
+        let fields = Fields::new(fields);
+        let outcome = endpoints::serve(core, endpoint, fields, &connection, &id, token).await;
+        let response = match outcome {
+            Ok((status, body)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                envelope::json_response(status, &body, &id)
+            }
+            Err(error) => envelope::render_error(&error, Some(&id)),
+        };
+        return (response, endpoint.name().to_owned());
+    }
     if head_only {
         let response = envelope::render_refusal(&Refusal::Method, Some(&id));
         return (response, "refused".to_owned());

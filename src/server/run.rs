@@ -18,7 +18,7 @@ use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
-use crate::core::seal::{KeyFile, SealSlot, SealState, StaticFileSlot};
+use crate::core::seal::{self, KeyFile, SealSlot, SealState, StaticFileSlot, tend_keys};
 use crate::core::trust::TrustStore;
 use crate::engines::database::DatabaseEngine;
 use crate::storage::open::StorageSpec;
@@ -68,6 +68,10 @@ impl Server {
         let render = metrics.clone();
         let tables = api::sys::tables(Box::new(move || render.render()));
         core.install(tables);
+        if let Err(error) = core.unseal_automatically().await {
+            // It answers all the same, as a sealed server does.
+            tracing::error!(%error, reason = error.reason(), "not unsealed by the key file");
+        }
 
         let stop = CancellationToken::new();
         let app = api::router(core.clone(), edge_limits(config));
@@ -75,6 +79,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(reloader.run(interval, hangup.clone()));
         tasks.spawn(reopen_audit(core.clone(), hangup));
+        tasks.spawn(tend_keys(core.clone()));
         tasks.spawn(close_on_seal(core.clone(), listeners.connections()));
         tasks.spawn(metrics.clone().keep_up());
         let running = tokio::spawn(serve(Serving {
@@ -127,6 +132,7 @@ struct Serving {
 async fn serve(mut serving: Serving) {
     serving.listeners.serve(serving.app, serving.stop).await;
     serving.tasks.shutdown().await;
+    serving.core.seal().await;
     serving.core.audit.close().await;
     serving.core.storage.close().await;
 }
@@ -152,6 +158,9 @@ pub enum StartError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// What the store says about its seal.
+    #[error("the seal cannot be read")]
+    Seal(#[source] CoreError),
     /// The store.
     #[error("the store cannot be opened")]
     Storage(#[from] StorageError),
@@ -214,7 +223,7 @@ async fn build_core(
     });
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let seal = SealState::new(slots.collect(), &host);
-    let initialized = storage.meta("seal").await?.is_some();
+    let initialized = seal::is_initialized(storage.as_ref()).await.map_err(StartError::Seal)?;
     let mut node = [0u8; 8];
     fill_random(&mut node)?;
     let registry = registry(&trust);

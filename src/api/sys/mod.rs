@@ -7,10 +7,12 @@ pub mod policies;
 pub mod wrapping;
 
 use crate::core::context::SystemRoutes;
+use crate::core::seal::SealRoutes;
 
 /// All of them, for the server to install.
 pub fn tables(render_metrics: metrics::Render) -> Vec<Box<dyn SystemRoutes>> {
     vec![
+        Box::new(SealRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(policies::PolicyRoutes),
         Box::new(leases::LeaseRoutes),

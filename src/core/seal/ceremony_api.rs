@@ -80,7 +80,9 @@ pub(super) fn keys_json(keys: &[SecretBytes]) -> (Vec<String>, Vec<String>) {
     )
 }
 
-fn key_and_nonce(fields: &Fields) -> Result<(crate::types::secret::SecretString, String), CoreError> {
+fn key_and_nonce(
+    fields: &Fields,
+) -> Result<(crate::types::secret::SecretString, String), CoreError> {
     let key = fields.secret("key")?.filter(|key| !key.expose().is_empty());
     let key = key.ok_or_else(|| CoreError::field("key", "is required"))?;
     Ok((key, fields.required_text("nonce")?))
@@ -88,7 +90,11 @@ fn key_and_nonce(fields: &Fields) -> Result<(crate::types::secret::SecretString,
 
 /// The nonce that cancels: the one given, or else the one that the asker may know; `None` for
 /// administrators.
-fn cancelling<'a>(fields: &Fields, asker: Asker<'a>, told: String) -> Result<Option<String>, CoreError> {
+fn cancelling<'a>(
+    fields: &Fields,
+    asker: Asker<'a>,
+    told: String,
+) -> Result<Option<String>, CoreError> {
     match asker {
         Asker::Knowing => Ok(None),
         Asker::Named(_) => Ok(Some(fields.text("nonce")?.unwrap_or(told))),
@@ -298,7 +304,8 @@ mod tests {
         for empty in [json!({"pgp_keys": null}), json!({"pgp_keys": []}), json!({"pgp_keys": ""})] {
             refuse_pgp(&fields(empty), &["pgp_keys"]).unwrap();
         }
-        for given in [json!({"pgp_keys": ["x"]}), json!({"pgp_keys": "x"}), json!({"pgp_keys": 1})] {
+        for given in [json!({"pgp_keys": ["x"]}), json!({"pgp_keys": "x"}), json!({"pgp_keys": 1})]
+        {
             assert!(refuse_pgp(&fields(given), &["pgp_keys"]).is_err());
         }
     }

@@ -23,8 +23,8 @@ use super::super::operation::Operation;
 use super::super::peer::ConnectionInfo;
 use super::super::pipeline::{log_failure, refused_by_audit, summary};
 use super::super::request::Verb;
-use super::super::token::Use;
 use super::super::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use super::super::token::Use;
 use super::rekey::Asker;
 use super::{InitPlan, ceremony_api};
 
@@ -255,7 +255,8 @@ pub async fn serve(
     let summary = summary(id, core.clock.now(), operation, path, connection);
     let mut ticket = core.audit.open(summary, true).await.map_err(refused_by_audit)?;
     let result = call.judged_answer().await;
-    let mut ending = Outcome { store_sequence: core.storage.sequence().await.ok(), ..<_>::default() };
+    let mut ending =
+        Outcome { store_sequence: core.storage.sequence().await.ok(), ..<_>::default() };
     match &result {
         Ok(answer) => ending.status = answer.status,
         Err(error) => {
@@ -438,7 +439,9 @@ impl Call<'_> {
         } else {
             let key = self.fields.secret("key")?.filter(|key| !key.expose().is_empty());
             let key = key.ok_or_else(|| {
-                CoreError::invalid("'key' must be specified in request body as JSON, or 'reset' set")
+                CoreError::invalid(
+                    "'key' must be specified in request body as JSON, or 'reset' set",
+                )
             })?;
             self.core.unseal(key.expose()).await?;
         }
@@ -457,7 +460,8 @@ impl Call<'_> {
             }
         }
         let (shares, threshold) = ceremony_api::split(fields)?;
-        let plan = InitPlan { suite: suite(fields)?.unwrap_or(Suite::Aes256Gcm), shares, threshold };
+        let plan =
+            InitPlan { suite: suite(fields)?.unwrap_or(Suite::Aes256Gcm), shares, threshold };
         let made = self.core.initialize(plan).await?;
         let (hex, base64) = ceremony_api::keys_json(&made.keys);
         let body = json!({
@@ -482,9 +486,9 @@ pub(super) fn suite(fields: &Fields) -> Result<Option<Suite>, CoreError> {
         return Ok(None);
     };
     let suite = Suite::from_name(&name);
-    suite.map(Some).ok_or_else(|| {
-        CoreError::field("suite", "must be \"aes256-gcm\" or \"chacha20-poly1305\"")
-    })
+    suite
+        .map(Some)
+        .ok_or_else(|| CoreError::field("suite", "must be \"aes256-gcm\" or \"chacha20-poly1305\""))
 }
 
 fn status_code(fields: &Fields, name: &str, default: u16) -> Result<u16, CoreError> {
@@ -516,7 +520,10 @@ mod tests {
     #[test]
     fn status_overrides_are_statuses() {
         assert_eq!(status_code(&fields(json!({})), "sealedcode", 503).unwrap(), 503);
-        assert_eq!(status_code(&fields(json!({"sealedcode": "204"})), "sealedcode", 503).unwrap(), 204);
+        assert_eq!(
+            status_code(&fields(json!({"sealedcode": "204"})), "sealedcode", 503).unwrap(),
+            204
+        );
         for bad in [json!(99), json!(0), json!(600), json!(-1), json!("x"), json!(70_000)] {
             assert!(status_code(&fields(json!({"sealedcode": bad})), "sealedcode", 503).is_err());
         }

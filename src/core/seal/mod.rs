@@ -28,7 +28,7 @@ mod witness;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use self::generate_root::GenerateRoot;
 use self::keys::KeyHolder;
@@ -55,7 +55,6 @@ pub struct SealState {
     turn: tokio::sync::Mutex<()>,
     ceremonies: Mutex<Ceremonies>,
     keys: Arc<KeyHolder>,
-    sealed: watch::Sender<u64>,
     key_work: Notify,
 }
 
@@ -90,15 +89,8 @@ impl SealState {
             turn: tokio::sync::Mutex::new(()),
             ceremonies: Mutex::default(),
             keys: Arc::default(),
-            sealed: watch::Sender::new(0),
             key_work: Notify::new(),
         }
-    }
-
-    /// Told whenever the server was sealed: connections have to be closed, since their buffers may
-    /// hold what was answered.
-    pub fn on_sealed(&self) -> watch::Receiver<u64> {
-        self.sealed.subscribe()
     }
 
     fn slot(&self, kind: SlotKind) -> Option<&Arc<dyn SealSlot>> {

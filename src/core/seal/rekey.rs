@@ -114,8 +114,7 @@ impl Core {
         }
         // An optional verification is no obstacle: its slot is stored already.
         ceremonies.verification = None;
-        ceremonies.rekey =
-            Some(Rekey { set: ShareSet::begin()?, plan, starter, touched: now });
+        ceremonies.rekey = Some(Rekey { set: ShareSet::begin()?, plan, starter, touched: now });
         Ok(())
     }
 
@@ -368,10 +367,7 @@ impl Asker<'_> {
 }
 
 /// Whether `given` is one of `nonces`; nothing given is for administrators.
-pub(super) fn check_nonce(
-    given: Option<&str>,
-    nonces: &[Option<&str>],
-) -> Result<(), CoreError> {
+pub(super) fn check_nonce(given: Option<&str>, nonces: &[Option<&str>]) -> Result<(), CoreError> {
     match given {
         None => Ok(()),
         Some(given) if nonces.contains(&Some(given)) => Ok(()),

@@ -200,11 +200,9 @@ impl Core {
             return Ok(());
         }
         // No term is below the first: a copy.
-        self.change_keyring(unsealed, |keyring| {
-            keyring.destroy_below(0).map(Some).map_err(refused)
-        })
-        .await
-        .map(|_| ())
+        self.change_keyring(unsealed, |keyring| keyring.destroy_below(0).map(Some).map_err(refused))
+            .await
+            .map(|_| ())
     }
 
     /// Destroys the terms below `term`, of which the store must hold no row any more. False when one

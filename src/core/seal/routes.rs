@@ -12,10 +12,10 @@ use super::super::error::CoreError;
 use super::super::operation::Operation;
 use super::super::reply::{Reply, Shape};
 use super::super::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use super::ceremony_api;
 use super::endpoints::{Answer, suite};
 use super::rekey::Asker;
 use super::rotate::RotationSettings;
-use super::ceremony_api;
 
 /// The table below `sys/` for the seal.
 #[derive(Debug)]

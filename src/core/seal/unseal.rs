@@ -134,7 +134,9 @@ impl Core {
             };
             match tokio::time::timeout(LAST_NOTE_MAX, note).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "sealing without a last note in the store"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "sealing without a last note in the store")
+                }
                 Err(_) => tracing::warn!("sealing without a last note: the store does not answer"),
             }
         }
@@ -149,7 +151,6 @@ impl Core {
         self.trust.clear_roles();
         unsealed.callers.forget();
         unsealed.records.forget();
-        self.seal.sealed.send_modify(|count| *count = count.wrapping_add(1));
         tracing::info!("sealed");
         Some(Sealing { core: self.clone(), unsealed })
     }

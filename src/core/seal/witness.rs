@@ -63,7 +63,11 @@ impl fmt::Display for Verdict {
                 sinks.join(", ")
             ),
             Self::AuditPartlyLost { sinks } => {
-                write!(f, "the audit ({}) does not go on from where the store saw it", sinks.join(", "))
+                write!(
+                    f,
+                    "the audit ({}) does not go on from where the store saw it",
+                    sinks.join(", ")
+                )
             }
         }
     }

@@ -117,9 +117,13 @@ async fn read(broker: &Broker) -> Row {
     let answer = broker.client().get_once("/v1/secret/data/bench").await;
     let bare = bare::Server::start(broker.dir(), answer.len());
     let run = async |address: &str, path: &'static str| {
-        driver::run(&broker.client_to(address), Mode::KeepAlive, READ_CONNECTIONS, ROUND, move |_, _| {
-            driver::get(path)
-        })
+        driver::run(
+            &broker.client_to(address),
+            Mode::KeepAlive,
+            READ_CONNECTIONS,
+            ROUND,
+            move |_, _| driver::get(path),
+        )
         .await
     };
     let (bare, broker, ratio, latency) = paired(
@@ -144,9 +148,13 @@ async fn start(broker: &Broker) -> Row {
     let answer = broker.client().get_once("/v1/secret/data/bench").await;
     let bare = bare::Server::start(broker.dir(), answer.len());
     let run = async |address: &str| {
-        driver::run(&broker.client_to(address), Mode::Reconnect, START_CONNECTIONS, ROUND, |_, _| {
-            driver::get("/v1/secret/data/bench")
-        })
+        driver::run(
+            &broker.client_to(address),
+            Mode::Reconnect,
+            START_CONNECTIONS,
+            ROUND,
+            |_, _| driver::get("/v1/secret/data/bench"),
+        )
         .await
     };
     let (bare, broker, ratio, latency) =
@@ -228,7 +236,8 @@ fn print(rows: &[Row]) {
         "work", "bare", "leasehold", "ratio", "budget", ""
     );
     for row in rows {
-        let bare = if row.bare.is_nan() { "-".into() } else { format!("{:.0}{}", row.bare, row.unit) };
+        let bare =
+            if row.bare.is_nan() { "-".into() } else { format!("{:.0}{}", row.bare, row.unit) };
         println!(
             "{:<46} {:>12} {:>12} {:>7.2} {:>11}  {}  {}",
             row.work,

@@ -129,7 +129,9 @@ async fn exchange(
         let read = stream.read(&mut chunk).await.unwrap();
         assert!(read > 0, "the server closed the connection");
         buffer.extend_from_slice(&chunk[..read]);
-        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
         let head = std::str::from_utf8(&buffer[..end]).unwrap().to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 2"), "{head}\n{}", String::from_utf8_lossy(buffer));
         let length: usize = head

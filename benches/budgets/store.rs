@@ -32,11 +32,15 @@ pub fn commit_groups_of_16(time: Duration) -> Run {
                 )
                 .unwrap();
             for _ in 0..16 {
-                let version = (writes as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-                let secret = (writes as u128 % 800).wrapping_mul(0xd1b5_4a32_d192_ed03_aa01_57b1_1d2f_3c4d);
+                let version =
+                    (writes as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+                let secret =
+                    (writes as u128 % 800).wrapping_mul(0xd1b5_4a32_d192_ed03_aa01_57b1_1d2f_3c4d);
                 let parent = [7u8; 16];
-                put.execute(params![version.to_be_bytes(), parent, 1, [1u8; VERSION_BYTES]]).unwrap();
-                put.execute(params![secret.to_be_bytes(), parent, 1, [2u8; METADATA_BYTES]]).unwrap();
+                put.execute(params![version.to_be_bytes(), parent, 1, [1u8; VERSION_BYTES]])
+                    .unwrap();
+                put.execute(params![secret.to_be_bytes(), parent, 1, [2u8; METADATA_BYTES]])
+                    .unwrap();
                 writes += 1;
             }
         }

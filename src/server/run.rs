@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, EdgeLimits};
 use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
-use crate::auth::cert::CertMethod;
+use crate::auth::{self, cert::CertMethod};
 use crate::core::audit::broker::{AuditBroker, BrokerConfig};
 use crate::core::audit::{AuditError, AuditSink};
 use crate::core::context::{Core, CoreSettings, Parts, Phase};
@@ -20,7 +20,7 @@ use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
 use crate::core::seal::{self, KeyFile, SealSlot, SealState, StaticFileSlot, tend_keys};
 use crate::core::trust::TrustStore;
-use crate::engines::database::DatabaseEngine;
+use crate::engines::{self, database::DatabaseEngine};
 use crate::storage::open::StorageSpec;
 use crate::storage::{self, Storage, StorageError};
 use crate::types::secret::{RandomError, fill_random};
@@ -66,7 +66,9 @@ impl Server {
         let storage = storage::open::open(&storage_spec(config)?).await?;
         let core = build_core(config, storage, audit, trust, clock).await?;
         let render = metrics.clone();
-        let tables = api::sys::tables(Box::new(move || render.render()));
+        let mut tables = api::sys::tables(Box::new(move || render.render()));
+        tables.push(Box::new(auth::token::TokenRoutes));
+        tables.push(Box::new(auth::identity::IdentityRoutes));
         core.install(tables);
         if let Err(error) = core.unseal_automatically().await {
             // It answers all the same, as a sealed server does.
@@ -244,6 +246,8 @@ async fn build_core(
 /// The engines and methods of this build, one line each.
 fn registry(trust: &Arc<TrustStore>) -> Registry {
     let mut registry = Registry::default();
+    registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
+    registry.engines.insert("kv", Box::new(engines::kv::build));
     registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
     let trust = trust.clone();
     let cert = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {

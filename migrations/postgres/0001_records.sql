@@ -21,9 +21,9 @@ CREATE TABLE record (
 -- Ciphertext does not compress.
 ALTER TABLE record ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
--- Kind first, so that it also answers "how many rows of this kind".
-CREATE INDEX record_parent ON record (kind, namespace, parent, name);
-CREATE INDEX record_due ON record (kind, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX record_parent ON record (namespace, kind, parent, name);
+-- Not only of rows that have a due time: this small index also answers "how many rows of this kind".
+CREATE INDEX record_due ON record (kind, due_at);
 CREATE INDEX record_term ON record (term);
 
 CREATE TABLE label (

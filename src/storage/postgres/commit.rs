@@ -99,10 +99,11 @@ const UPDATE: &str = "UPDATE record SET parent = $4, rev = $5, due_at = $6, term
 const DELETE: &str = "DELETE FROM record WHERE namespace = $1 AND kind = $2 AND name = $3";
 const RESEAL: &str = "UPDATE record SET term = $5, sealed = $6 \
      WHERE namespace = $1 AND kind = $2 AND name = $3 AND rev = $4";
-const INSERT_LABELS: &str = "INSERT INTO label (namespace, kind, name, tag) \
-     SELECT $1, $2, $3, unnest($4::bytea[]) ON CONFLICT DO NOTHING";
-const DELETE_LABELS: &str = "DELETE FROM label \
-     WHERE namespace = $1 AND kind = $2 AND name = $3 AND tag = ANY ($4)";
+const INSERT_LABEL: &str = "INSERT INTO label (namespace, kind, name, tag) \
+     VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+/// One at a time: with a list of tags, the planner may read all labels of the kind.
+const DELETE_LABEL: &str =
+    "DELETE FROM label WHERE namespace = $1 AND kind = $2 AND name = $3 AND tag = $4";
 const FIND_CHILD: &str =
     "SELECT 1 FROM record WHERE kind = $1 AND namespace = $2 AND parent = $3 LIMIT 1";
 const SET_META: &str = "INSERT INTO meta (name, value) VALUES ($1, $2) \
@@ -272,7 +273,7 @@ impl Plan {
             Change::Delete { key, rev } => {
                 let present = self.take(*key, *rev)?;
                 self.steps.push(Step::new(DELETE, key_params(key), Check::One));
-                self.labels(DELETE_LABELS, key, present.labels);
+                self.labels(DELETE_LABEL, key, present.labels);
                 Ok(())
             }
             Change::RequireRow { key } if self.present.contains_key(key) => Ok(()),
@@ -330,8 +331,8 @@ impl Plan {
         let missing = |label: &&Tag, from: &[Tag]| !from.contains(label);
         let dropped = before.iter().filter(|label| missing(label, &row.labels)).copied().collect();
         let added = row.labels.iter().filter(|label| missing(label, &before)).copied().collect();
-        self.labels(DELETE_LABELS, &row.key, dropped);
-        self.labels(INSERT_LABELS, &row.key, added);
+        self.labels(DELETE_LABEL, &row.key, dropped);
+        self.labels(INSERT_LABEL, &row.key, added);
         self.present.insert(row.key, Present { rev: row.rev, labels: row.labels.clone() });
         Ok(())
     }
@@ -344,13 +345,11 @@ impl Plan {
     }
 
     fn labels(&mut self, sql: &'static str, key: &RowKey, labels: Vec<Tag>) {
-        if labels.is_empty() {
-            return;
+        for label in labels {
+            let mut params = key_params(key);
+            params.push(tag_value(&label));
+            self.steps.push(Step::new(sql, params, Check::Nothing));
         }
-        let tags: Vec<Vec<u8>> = labels.iter().map(|label| label.as_bytes().to_vec()).collect();
-        let mut params = key_params(key);
-        params.push(value(tags));
-        self.steps.push(Step::new(sql, params, Check::Nothing));
     }
 }
 

@@ -41,12 +41,18 @@ const OPERATION_TIME_MAX: Duration = Duration::from_secs(35);
 const INVALIDATIONS_MAX: usize = 1024;
 /// Attempts at a transaction that PostgreSQL itself undid, to resolve a deadlock for instance.
 const ATTEMPTS_MAX: usize = 5;
-/// Each limit is below [`OPERATION_TIME_MAX`], so that PostgreSQL ends what hangs before we do. A server
-/// that is set up to acknowledge before it writes is overruled for our sessions (promise P8).
+/// What every session of the pool begins with.
+///
+/// - Limits of time, each below [`OPERATION_TIME_MAX`], so that PostgreSQL ends what hangs before we do.
+/// - A server that is set up to acknowledge before it writes is overruled (promise P8).
+/// - Every question here has an index in the order of its answer. A planner without fresh statistics
+///   prefers to read the whole backlog and sort it, which is ruinous exactly when there is much of it.
 const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
      SET idle_in_transaction_session_timeout = '30s'; \
      SELECT set_config('synchronous_commit', 'on', false) \
-     WHERE current_setting('synchronous_commit') = 'off'";
+     WHERE current_setting('synchronous_commit') = 'off'; \
+     SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 /// What may be tuned.
 #[derive(Clone, Copy, Debug)]

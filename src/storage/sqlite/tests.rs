@@ -31,7 +31,7 @@ fn every_question_is_answered_by_an_index() {
         (read::COUNT_LABELLED, "PRIMARY KEY"),
         (read::DUE, "INDEX record_due"),
         (read::NEXT_DUE, "COVERING INDEX record_due"),
-        (read::COUNT_KIND, "COVERING INDEX record_parent"),
+        (read::COUNT_KIND, "COVERING INDEX record_due"),
         (read::COUNT_DUE, "COVERING INDEX record_due"),
         (read::WRAPPED_BELOW, "sqlite_autoindex_record_1"),
         (read::ANY_WRAPPED_BELOW, "COVERING INDEX record_term"),

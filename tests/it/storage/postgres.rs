@@ -291,3 +291,65 @@ async fn schemas_keep_stores_apart_in_one_database() {
     assert_eq!(two.get(key(1)).await.unwrap(), None);
     two.commit(vec![insert(row(1))]).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_is_answered_by_an_index() {
+    let server = TestPostgres::shared();
+    let url = server.database();
+    let (_, database) = url.rsplit_once('/').unwrap();
+    connect(&url).await.close().await;
+    // Counted when a session ends, so that nothing is missed once there is none.
+    let scans = || {
+        let sessions = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' \
+             AND application_name = 'leasehold'"
+        );
+        while server.sql("postgres", &sessions) != "0" {
+            std::thread::yield_now();
+        }
+        let tables = "SELECT sum(seq_scan) FROM pg_stat_user_tables \
+             WHERE relname IN ('record', 'label', 'meta')";
+        server.sql(database, tables)
+    };
+    let before = scans();
+    let store = connect(&url).await;
+    let rows = (0..500)
+        .map(|n| Row { due_at: Some(Timestamp::from_millis(1)), ..labelled_row(n, &[50, n]) });
+    store.commit(rows.map(insert).collect()).await.unwrap();
+    let (root, now) = (NamespaceId::ROOT, Timestamp::from_millis(1));
+    store.list(root, KIND, tag(PARENT), None, 10).await.unwrap();
+    store.labelled(root, KIND, tag(50), None, 10).await.unwrap();
+    store.count_labelled(root, KIND, tag(50), 10).await.unwrap();
+    store.due(KIND, now, 10).await.unwrap();
+    store.next_due(KIND).await.unwrap();
+    store.count(KIND, now).await.unwrap();
+    store.wrapped_below(2, Some(key(7)), 10).await.unwrap();
+    store.count_wrapped_below(2).await.unwrap();
+    store.meta("m").await.unwrap();
+    let claimed = store.claim(KIND, now, 1, Timestamp::MAX, 10).await.unwrap();
+    store.reseal(vec![(claimed[0].key, 1, sealed(2, b""))]).await.unwrap();
+    let childless = Change::RequireChildless { guard: key(1), kind: KIND, parent: tag(1) };
+    let fewer = Change::RequireFewer { namespace: root, kind: KIND, label: tag(50), max: 1000 };
+    let meta = Change::PutMeta { name: "m", value: Some(vec![1]), expect: None };
+    let other_meta =
+        Change::PutMeta { name: "m", value: Some(vec![2]), expect: Some(Some(vec![1])) };
+    let no_meta = Change::PutMeta { name: "m", value: None, expect: Some(Some(vec![2])) };
+    let unlabelled = Row { labels: vec![], ..next(&claimed[1]) };
+    store
+        .commit(vec![
+            Change::RequireRow { key: key(1) },
+            childless,
+            fewer,
+            replace(unlabelled),
+            delete(&claimed[2]),
+            meta,
+            other_meta,
+            no_meta,
+            Change::RaiseTermFloor { term: 1 },
+        ])
+        .await
+        .unwrap();
+    store.close().await;
+    drop(store);
+    assert_eq!(scans(), before, "tables were read from end to end");
+}

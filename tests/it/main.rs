@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod database;
 mod database_engine;
+mod kv;
 mod storage;
 mod support;
 mod tidy;

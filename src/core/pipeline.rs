@@ -164,8 +164,8 @@ impl Core {
                 .map_err(|error| CoreError::denied(format!("certificate: {error}")))?;
         }
         let matched = match &place {
-            Place::System(table, rest) => matched(table.routes(), rest),
-            Place::Mount(mounted, rest) => matched(mount_routes(mounted), rest),
+            Place::System(table, rest) => matched(table.routes(), rest, request.verb),
+            Place::Mount(mounted, rest) => matched(mount_routes(mounted), rest, request.verb),
             Place::Nowhere => None,
         };
         if let Some(found) = &matched {
@@ -456,8 +456,8 @@ fn mount_routes(mounted: &Mounted) -> &'static [RouteSpec] {
     }
 }
 
-fn matched<'p>(table: &'static [RouteSpec], rest: &'p str) -> Option<Matched<'p>> {
-    route::find(table, rest).map(|(route, params)| Matched { route, params })
+fn matched<'p>(table: &'static [RouteSpec], rest: &'p str, verb: Verb) -> Option<Matched<'p>> {
+    route::select(table, rest, verb.operation()).map(|(route, params)| Matched { route, params })
 }
 
 fn unknown_fields(route: &RouteSpec, fields: &Map<String, Value>) -> Vec<String> {

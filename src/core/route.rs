@@ -140,14 +140,36 @@ impl<'p> Params<'p> {
     }
 }
 
+/// Finds the route in `table` for `operation` at `path`, the path below the mount: the first whose
+/// pattern matches and that serves the operation, else the first whose pattern matches.
+pub fn select<'p>(
+    table: &'static [RouteSpec],
+    path: &'p str,
+    operation: Operation,
+) -> Option<(&'static RouteSpec, Params<'p>)> {
+    let mut matching = all(table, path);
+    let first = matching.next()?;
+    if first.0.serves(operation) {
+        return Some(first);
+    }
+    Some(matching.find(|(route, _)| route.serves(operation)).unwrap_or(first))
+}
+
 /// Finds the first route in `table` whose pattern matches `path`, the path below the mount. A slash
 /// at the end does not count for patterns without a rest parameter.
 pub fn find<'p>(
     table: &'static [RouteSpec],
     path: &'p str,
 ) -> Option<(&'static RouteSpec, Params<'p>)> {
+    all(table, path).next()
+}
+
+fn all<'p>(
+    table: &'static [RouteSpec],
+    path: &'p str,
+) -> impl Iterator<Item = (&'static RouteSpec, Params<'p>)> {
     let trimmed = path.strip_suffix('/').unwrap_or(path);
-    table.iter().find_map(|route| {
+    table.iter().filter_map(move |route| {
         let subject = if route.pattern.contains('*') { path } else { trimmed };
         route.capture(subject).map(|params| (route, params))
     })
@@ -195,6 +217,18 @@ mod tests {
         assert_eq!(found("data/a/"), ("data", vec![("path", "a/")]));
         assert_eq!(found("data/"), ("data", vec![("path", "")]));
         assert_eq!(found(""), ("rest", vec![("path", "")]));
+    }
+
+    #[test]
+    fn a_route_that_serves_the_operation_is_preferred() {
+        static LISTED: &[RouteSpec] = &[
+            spec("one", "lookup"),
+            RouteSpec { operations: &[Operation::List], ..spec("below", "lookup/*prefix") },
+        ];
+        let name = |operation| select(LISTED, "lookup/", operation).unwrap().0.name;
+        assert_eq!(name(Operation::List), "below");
+        assert_eq!(name(Operation::Read), "one");
+        assert_eq!(name(Operation::Delete), "one");
     }
 
     #[test]

@@ -318,6 +318,14 @@ impl Core {
         if found.route.access == Access::Sudo && !permit.sudo() {
             return Err(CoreError::denied("the path needs the sudo capability"));
         }
+        if let Place::Mount(mounted, _) = place
+            && mounted.entry.disabling
+            && operation.is_write()
+        {
+            return Err(CoreError::invalid(
+                "the mount is being disabled and takes nothing any more",
+            ));
+        }
         let warnings = unknown_fields(found.route, &request.fields);
         let call = Call { found, operation, permit };
         let mut reply = self.dispatch(&ctx, place, call, &request).await?;

@@ -231,10 +231,7 @@ fn idle() -> Vec<Row> {
 
 fn print(rows: &[Row]) {
     println!();
-    println!(
-        "{:<46} {:>12} {:>12} {:>7} {:>11}  {}",
-        "work", "bare", "leasehold", "ratio", "budget", ""
-    );
+    println!("{:<46} {:>12} {:>12} {:>7} {:>11}", "work", "bare", "leasehold", "ratio", "budget");
     for row in rows {
         let bare =
             if row.bare.is_nan() { "-".into() } else { format!("{:.0}{}", row.bare, row.unit) };

@@ -113,6 +113,7 @@ pub struct LeaseFacts<'a> {
 }
 
 /// What an engine wants done with a request.
+#[expect(clippy::large_enum_variant, reason = "made once per request and moved at once")]
 #[derive(Debug)]
 pub enum Outcome {
     /// Answer this.
@@ -299,6 +300,7 @@ impl TokenType {
 }
 
 /// What a method wants done with a request.
+#[expect(clippy::large_enum_variant, reason = "made once per request and moved at once")]
 #[derive(Debug)]
 pub enum AuthOutcome {
     /// Answer this.

@@ -164,7 +164,7 @@ impl Ttl {
                 .and_then(|part| total_millis.checked_add(part))
                 .ok_or(TtlError::TooLong)?;
         }
-        if !digits.is_empty() || total_millis % 1000 != 0 {
+        if !digits.is_empty() || !total_millis.is_multiple_of(1000) {
             return Err(TtlError::Malformed);
         }
         Self::bounded(total_millis / 1000)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use data_encoding::BASE64URL_NOPAD;
 use rustls_pki_types::CertificateDer;
+use serde::Serialize;
 use x509_parser::prelude::{
     AttributeTypeAndValue, GeneralName, ParsedExtension, SubjectAlternativeName, X509Certificate,
 };
@@ -24,6 +25,9 @@ use crate::types::time::Timestamp;
 
 /// Most names of one kind that a certificate may carry.
 const NAMES_MAX: usize = 256;
+/// Longest name of a refused certificate that the audit repeats, in bytes, and most of its URIs.
+const CLAIMED_BYTES_MAX: usize = 2048;
+const CLAIMED_URIS_MAX: usize = 4;
 
 /// One connection, as handlers see it: an extension of each request.
 #[derive(Clone, Debug)]
@@ -202,6 +206,43 @@ impl VerifiedPeer {
     /// Whatever else the client sent to build a path with. Not facts about the peer.
     pub fn intermediates(&self) -> &[CertificateDer<'static>] {
         &self.intermediates
+    }
+}
+
+/// What a certificate says of itself whose holder was refused: nothing of it is known to be true.
+/// For the audit alone.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ClaimedCertificate {
+    /// SHA-256 of the DER, hex.
+    pub fingerprint: String,
+    /// Serial number, hex with colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The subject's common name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub common_name: Option<String>,
+    /// URI names; the SPIFFE ID is one of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uri_sans: Vec<String>,
+}
+
+impl ClaimedCertificate {
+    /// Reads `leaf` as far as it can be read; names that do not fit an audit entry are left out.
+    pub fn read(leaf: &CertificateDer<'_>) -> Self {
+        let claimed = Self {
+            fingerprint: data_encoding::HEXLOWER.encode(&x509::fingerprint(leaf)),
+            ..Self::default()
+        };
+        let Ok(parsed) = x509::parse(leaf) else { return claimed };
+        let fits = |name: &String| name.len() <= CLAIMED_BYTES_MAX;
+        let common_names = texts(parsed.subject().iter_common_name()).unwrap_or_default();
+        let uris = Names::of(&parsed).unwrap_or_default().uri;
+        Self {
+            serial: Some(colon_hex(without_sign_byte(parsed.raw_serial()))).filter(fits),
+            common_name: common_names.into_iter().next().filter(fits),
+            uri_sans: uris.into_iter().filter(fits).take(CLAIMED_URIS_MAX).collect(),
+            ..claimed
+        }
     }
 }
 

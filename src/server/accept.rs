@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
+use super::refusals::RefusalAudit;
 use super::requests::{Activity, RequestLimits, Requests};
 use super::tls::{Arrival, HandshakeError, ListenerTls};
+use crate::core::audit::broker::AuditBroker;
 use crate::core::peer::ConnectionInfo;
 use crate::types::time::Clock;
 
@@ -91,6 +93,7 @@ pub struct Connections {
     http1: http1::Builder,
     http2: http2::Builder<Tracked>,
     current: ArcSwap<Closing>,
+    refusals: OnceLock<RefusalAudit>,
     // Ends whatever is still open, at once.
     abort: CancellationToken,
 }
@@ -131,8 +134,15 @@ impl Connections {
             http1,
             http2,
             current: ArcSwap::default(),
+            refusals: OnceLock::new(),
             abort: CancellationToken::new(),
         })
+    }
+
+    /// Records refused handshakes in `audit` from now on. Once, before anything is accepted.
+    pub fn audit_refusals(&self, audit: AuditBroker) {
+        // A second call would be a mistake in the wiring; the first audit stays.
+        let _ = self.refusals.set(RefusalAudit::new(audit));
     }
 
     /// How many are open.
@@ -302,6 +312,11 @@ impl Connection {
             Err(error) => {
                 let remote = self.info.remote;
                 tracing::info!(listener = %self.info.listener, %remote, %error, "handshake failed");
+                if error.is_refusal()
+                    && let Some(refusals) = self.all.refusals.get()
+                {
+                    refusals.record(&self.info.listener, remote, &error).await;
+                }
                 Err(())
             }
         }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod files;
 pub mod postgres_login;
 pub mod process;
+mod refusals;
 pub mod reload;
 mod requests;
 pub mod run;

@@ -63,6 +63,7 @@ impl Server {
         let (listeners, reloader) = Listeners::bind(config, trust.clone(), clock.clone()).await?;
         let addresses = listeners.addresses().map_err(StartError::Addresses)?;
         let audit = open_audit(config, clock.clone()).await?;
+        listeners.connections().audit_refusals(audit.clone());
         let storage = storage::open::open(&storage_spec(config)?).await?;
         let core = build_core(config, storage, audit, trust, clock).await?;
         let render = metrics.clone();

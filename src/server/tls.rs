@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::config::ClientCertificate;
-use crate::core::peer::{PeerError, VerifiedPeer};
+use crate::core::peer::{ClaimedCertificate, PeerError, VerifiedPeer};
 use crate::core::trust::TrustStore;
 use crate::crypto::x509::{self, ChainError, PemError};
 use crate::types::time::Clock;
@@ -89,7 +89,13 @@ impl ListenerTls {
         let stream = self.acceptor.accept(tcp).await.map_err(HandshakeError::from_io)?;
         let session = stream.get_ref().1;
         let peer = match session.peer_certificates() {
-            Some(chain) => Some(Arc::new(VerifiedPeer::from_handshake(chain)?)),
+            Some(chain) => match VerifiedPeer::from_handshake(chain) {
+                Ok(peer) => Some(Arc::new(peer)),
+                Err(error) => {
+                    let certificate = chain.first().map(ClaimedCertificate::read);
+                    return Err(HandshakeError::Peer(error, certificate));
+                }
+            },
             None => None,
         };
         let http2 = session.alpn_protocol() == Some(HTTP2);
@@ -165,7 +171,11 @@ impl ClientCertVerifier for ClientVerifier {
         match self.trust.accepts(end_entity, intermediates, self.clock.now()) {
             Ok(()) => Ok(ClientCertVerified::assertion()),
             // One alert for every reason: the peer is not told which of our rules it broke.
-            Err(reason) => Err(CertificateError::Other(OtherError(Arc::new(reason))).into()),
+            Err(reason) => {
+                let certificate = ClaimedCertificate::read(end_entity);
+                let refused = RefusedCertificate { reason, certificate };
+                Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+            }
         }
     }
 
@@ -209,6 +219,14 @@ pub enum TlsError {
     Protocol(#[source] rustls::Error),
 }
 
+/// A certificate that the trust store does not accept.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct RefusedCertificate {
+    reason: ChainError,
+    certificate: ClaimedCertificate,
+}
+
 /// Why a handshake came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
@@ -219,11 +237,11 @@ pub(super) enum HandshakeError {
     #[error("no client certificate")]
     NoCertificate,
     /// The certificate is trusted and cannot be read without doubt.
-    #[error(transparent)]
-    Peer(#[from] PeerError),
+    #[error("{0}")]
+    Peer(PeerError, Option<ClaimedCertificate>),
     /// The client's certificate is not trusted.
     #[error(transparent)]
-    Refused(ChainError),
+    Refused(Box<RefusedCertificate>),
     /// It took too long.
     #[error("the handshake took too long")]
     Timeout,
@@ -238,10 +256,28 @@ impl HandshakeError {
         match self {
             Self::Lost(_) => "lost",
             Self::NoCertificate => "no_certificate",
-            Self::Peer(_) => "unreadable_certificate",
-            Self::Refused(reason) => reason.as_str(),
+            Self::Peer(..) => "unreadable_certificate",
+            Self::Refused(refused) => refused.reason.as_str(),
             Self::Timeout => "timeout",
             Self::Tls(_) => "tls",
+        }
+    }
+
+    /// Whether it is the client's identity that was not good enough, rather than its TLS.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoCertificate | Self::Peer(..) | Self::Refused(_) => true,
+            Self::Tls(error) => matches!(error, rustls::Error::InvalidCertificate(_)),
+            Self::Lost(_) | Self::Timeout => false,
+        }
+    }
+
+    /// What the refused certificate says of itself.
+    pub(super) fn certificate(&self) -> Option<&ClaimedCertificate> {
+        match self {
+            Self::Peer(_, certificate) => certificate.as_ref(),
+            Self::Refused(refused) => Some(&refused.certificate),
+            Self::Lost(_) | Self::NoCertificate | Self::Timeout | Self::Tls(_) => None,
         }
     }
 
@@ -251,9 +287,9 @@ impl HandshakeError {
             return Self::Lost(error);
         };
         if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = tls
-            && let Some(reason) = reason.downcast_ref::<ChainError>()
+            && let Some(refused) = reason.downcast_ref::<RefusedCertificate>()
         {
-            return Self::Refused(*reason);
+            return Self::Refused(Box::new(refused.clone()));
         }
         if matches!(tls, rustls::Error::NoCertificatesPresented) {
             return Self::NoCertificate;

@@ -1,5 +1,6 @@
 //! What tests stand on: real servers, started privately.
 
+pub mod broker;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;

@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod database;
 mod database_engine;
+mod http;
 mod kv;
 mod storage;
 mod support;

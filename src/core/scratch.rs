@@ -17,7 +17,7 @@ pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub(crate) struct Scratch {
     pub(crate) records: Arc<Records>,
     pub(crate) storage: Arc<dyn Storage>,
-    keyring: Arc<Keyring>,
+    pub(crate) keyring: Arc<Keyring>,
     _dir: tempfile::TempDir,
 }
 

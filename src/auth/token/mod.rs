@@ -272,3 +272,6 @@ fn own_token<'c>(ctx: &SystemContext<'c>) -> Result<&'c Arc<TokenLookup>, CoreEr
         CoreError::invalid("the request came with a certificate alone, so there is no token")
     })
 }
+
+#[cfg(test)]
+mod tests;

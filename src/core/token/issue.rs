@@ -256,7 +256,7 @@ impl TokenStore {
         self.create(NewToken::root()).await
     }
 
-    /// Prolongs a stored token by `increment` from now on; zero asks for the default.
+    /// Prolongs a stored token to `increment` from now on; zero asks for the default. Never shortens.
     ///
     /// # Errors
     /// `Denied` when it is dead, `Invalid` when it cannot be renewed or no time is left to give.
@@ -290,6 +290,7 @@ impl TokenStore {
             let span = life
                 .renewed(now, increment, bounds.default_ttl)
                 .map_err(|end| CoreError::invalid(format!("the token cannot be renewed: {end}")))?;
+            let span = not_before(span, entry.expires_at, now);
             entry.expires_at = Some(span.expires_at);
             entry.renewed_at = Some(now);
             match self.replace(hash, &entry, found.rev).await {
@@ -489,6 +490,16 @@ fn entry(
         lease_owner: new.lease_owner,
         revoking: false,
     })
+}
+
+/// A renewal never shortens: what was made within the present end must not outlive the new one.
+fn not_before(span: Span, present: Option<Timestamp>, now: Timestamp) -> Span {
+    match present {
+        Some(end) if end > span.expires_at => {
+            Span { expires_at: end, ttl: end.remaining(now), capped: span.capped }
+        }
+        Some(_) | None => span,
+    }
 }
 
 fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {

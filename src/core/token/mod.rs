@@ -2,7 +2,7 @@
 //!
 //! A service token is stored under a keyed hash of itself and never in clear. Its children name it as
 //! their parent and count only while every ancestor does, so marking one row ends a whole tree at
-//! once; the rows below it are then removed at leisure, leaves first, and a crash in between leaves
+//! once; the rows below it are then removed, leaves first, and a crash in between leaves
 //! nothing that works and nothing that the sweep does not find.
 
 mod entry;
@@ -50,6 +50,9 @@ const PARSED_MAX: usize = 65_536;
 const ATTEMPTS: usize = 64;
 /// How long the request that takes a token's last use may run before the sweep ends the token.
 const LAST_USE_GRACE: Ttl = Ttl::from_secs(120);
+/// How long whoever revokes a token may take before the sweep takes over, and how long the sweep
+/// waits before it tries again. The token is dead all the while.
+const REVOKING_GRACE: Ttl = Ttl::from_secs(30);
 /// Uses of one token are counted one after the other on each node, so that they do not collide.
 const COUNTERS: usize = 64;
 
@@ -294,7 +297,7 @@ impl TokenStore {
     fn due_at(&self, entry: &TokenEntry) -> Option<Timestamp> {
         let now = self.clock.now();
         if entry.revoking {
-            Some(now)
+            Some(now.plus(REVOKING_GRACE))
         } else if entry.uses_left == Some(0) {
             let grace = now.plus(LAST_USE_GRACE);
             Some(entry.expires_at.map_or(grace, |end| end.min(grace)))
@@ -315,3 +318,6 @@ impl TokenStore {
         View::new(self.records.clone(), NamespaceId::ROOT, kinds::ACCESSOR, String::new())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! The top of a tree is marked first, in one durable write; from then on nothing in the tree counts,
 //! because every token counts only while its ancestors do. Rows then go leaves first, each after what
-//! belonged to it has ended, and a row goes only while it has no children. The mark is due at once, so
+//! belonged to it has ended, and a row goes only while it has no children. A marked row is due soon, so
 //! whatever an interruption leaves is found by the sweep.
 
 use futures_util::StreamExt;
@@ -21,8 +21,8 @@ use super::{ATTEMPTS, TokenStore};
 const CHILDREN_PAGE: usize = 256;
 /// Trees that one sweep ends at the same time.
 const SWEEP_CONCURRENCY: usize = 16;
-/// How long a node keeps a due token to itself. What failed is tried again after that.
-const SWEEP_CLAIM: Ttl = Ttl::from_secs(60);
+/// How long a node keeps a due token to itself.
+const SWEEP_CLAIM: Ttl = Ttl::from_secs(30);
 /// How often the removal of one row starts over because it got children meanwhile.
 const REMOVALS_MAX: usize = 1024;
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod core;
 pub mod crypto;
 pub mod engines;
+pub mod scheduler;
 pub mod server;
 pub mod storage;
 pub mod types;

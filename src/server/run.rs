@@ -21,6 +21,7 @@ use crate::core::mount::Registry;
 use crate::core::seal::{self, KeyFile, SealSlot, SealState, StaticFileSlot, tend_keys};
 use crate::core::trust::TrustStore;
 use crate::engines::{self, database::DatabaseEngine};
+use crate::scheduler::Scheduler;
 use crate::storage::open::StorageSpec;
 use crate::storage::{self, Storage, StorageError};
 use crate::types::secret::{RandomError, fill_random};
@@ -76,6 +77,7 @@ impl Server {
             tracing::error!(%error, reason = error.reason(), "not unsealed by the key file");
         }
 
+        let scheduler = Scheduler::start(core.clone());
         let stop = CancellationToken::new();
         let app = api::router(core.clone(), edge_limits(config));
         let interval = config.server.reload_interval.duration();
@@ -89,6 +91,7 @@ impl Server {
             core: core.clone(),
             listeners,
             app,
+            scheduler,
             tasks,
             stop: stop.clone(),
         }));
@@ -128,12 +131,14 @@ struct Serving {
     core: Arc<Core>,
     listeners: Listeners,
     app: axum::Router,
+    scheduler: Scheduler,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 async fn serve(mut serving: Serving) {
     serving.listeners.serve(serving.app, serving.stop).await;
+    serving.scheduler.shutdown().await;
     serving.tasks.shutdown().await;
     serving.core.seal().await;
     serving.core.audit.close().await;

@@ -3,6 +3,7 @@
 use data_encoding::BASE64_NOPAD;
 use serde_json::{Value, json};
 
+use super::ceremony;
 use crate::cli::error::CliError;
 use crate::cli::session::{Process, Session};
 use crate::types::secret::SecretString;
@@ -70,8 +71,8 @@ impl GenerateRoot {
             );
         }
         if self.cancel {
-            let reply = session.delete(PATH).await?;
-            return session.output().reply(&reply, "Generating a root token is cancelled.");
+            let done = "Generating a root token is cancelled.";
+            return ceremony::cancel(session, PATH, self.nonce.as_deref(), done).await;
         }
         if self.status {
             let reply = session.read(PATH).await?;
@@ -81,19 +82,14 @@ impl GenerateRoot {
     }
 
     async fn provide(&self, session: &mut Session<'_>) -> Result<(), CliError> {
-        let nonce = match &self.nonce {
-            Some(nonce) => nonce.clone(),
-            None => {
-                let reply = session.read(PATH).await?;
-                if reply.data().get("started").and_then(Value::as_bool) != Some(true) {
-                    return Err(CliError::local(
-                        "no root token is being generated",
-                        "run: leasehold operator generate-root -init",
-                    ));
-                }
-                reply.text("nonce").ok_or(CliError::Answer("nonce"))?.to_owned()
-            }
-        };
+        let given = self.nonce.as_deref();
+        let nonce = ceremony::nonce(session, PATH, given, || {
+            CliError::local(
+                "no root token is being generated",
+                "run: leasehold operator generate-root -init",
+            )
+        })
+        .await?;
         let key = session.secret(self.key.as_deref(), "Unseal key (will not be shown): ")?;
         let body = json!({ "key": key.expose(), "nonce": nonce });
         let reply = session.write("sys/generate-root/update", body).await?;

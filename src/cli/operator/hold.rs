@@ -10,6 +10,12 @@ use crate::cli::session::Session;
 pub enum Hold {
     /// Show whether revocations are held, and why
     Status,
+    /// Hold all revocations until they are released
+    Set {
+        /// Why, for those who find it held
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Let revocations go on: the store is the right one
     Release,
 }
@@ -21,8 +27,12 @@ impl Hold {
                 let reply = session.read("sys/hold").await?;
                 session.output().reply(&reply, "Nothing is held.")
             }
+            Self::Set { reason } => {
+                let reply = session.write("sys/hold", json!({ "reason": reason })).await?;
+                session.output().reply(&reply, "Revocations are held.")
+            }
             Self::Release => {
-                let reply = session.write("sys/hold/release", json!({})).await?;
+                let reply = session.delete("sys/hold").await?;
                 session.output().reply(&reply, "The hold is released.")
             }
         }

@@ -14,6 +14,9 @@ pub struct Init {
     /// How many of them unseal
     #[arg(long, short = 't', default_value_t = 3, value_name = "COUNT")]
     key_threshold: u8,
+    /// Cipher: aes256-gcm or chacha20-poly1305 [default: the faster one here]
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
     /// Only show whether the server is initialized
     #[arg(long)]
     status: bool,
@@ -25,10 +28,13 @@ impl Init {
             let reply = session.read("sys/init").await?;
             return session.output().object(reply.data());
         }
-        let body = json!({
+        let mut body = json!({
             "secret_shares": self.key_shares,
             "secret_threshold": self.key_threshold,
         });
+        if let (Some(suite), Some(object)) = (&self.suite, body.as_object_mut()) {
+            object.insert("suite".to_owned(), json!(suite));
+        }
         let reply = session.write("sys/init", body).await?;
         let data = reply.data();
         if session.output().is_json() || session.output().wants_field() {

@@ -1,5 +1,6 @@
 //! `leasehold operator`: the seal, its keys and shares.
 
+mod ceremony;
 mod generate_root;
 mod hold;
 mod init;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::ceremony;
 use super::init::print_shares;
 use crate::cli::error::CliError;
 use crate::cli::session::Session;
@@ -52,8 +53,8 @@ impl Rekey {
                 .note("Each holder of a current share now runs: leasehold operator rekey");
         }
         if self.cancel {
-            let reply = session.delete(path).await?;
-            return session.output().reply(&reply, "Rekeying is cancelled.");
+            let done = "Rekeying is cancelled.";
+            return ceremony::cancel(session, path, self.nonce.as_deref(), done).await;
         }
         if self.status {
             let reply = session.read(path).await?;
@@ -63,19 +64,11 @@ impl Rekey {
     }
 
     async fn provide(&self, session: &mut Session<'_>, path: &str) -> Result<(), CliError> {
-        let nonce = match &self.nonce {
-            Some(nonce) => nonce.clone(),
-            None => {
-                let reply = session.read(path).await?;
-                if reply.data().get("started").and_then(Value::as_bool) != Some(true) {
-                    return Err(CliError::local(
-                        "no rekeying is in progress",
-                        "run: leasehold operator rekey -init",
-                    ));
-                }
-                reply.text("nonce").ok_or(CliError::Answer("nonce"))?.to_owned()
-            }
-        };
+        let given = self.nonce.as_deref();
+        let nonce = ceremony::nonce(session, path, given, || {
+            CliError::local("no rekeying is in progress", "run: leasehold operator rekey -init")
+        })
+        .await?;
         let key = session.secret(self.key.as_deref(), "Unseal key (will not be shown): ")?;
         let target = if self.verify { "sys/rekey/verify" } else { "sys/rekey/update" };
         let body = json!({ "key": key.expose(), "nonce": nonce });

@@ -17,11 +17,18 @@ pub struct Rotate {
     /// Do not wait until everything is re-wrapped
     #[arg(long)]
     detach: bool,
+    /// Cipher of the new term: aes256-gcm or chacha20-poly1305 [default: as before]
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
 }
 
 impl Rotate {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
-        session.write("sys/rotate", json!({})).await?;
+        let body = match &self.suite {
+            Some(suite) => json!({ "suite": suite }),
+            None => json!({}),
+        };
+        session.write("sys/rotate", body).await?;
         let mut reply = key_status(session).await?;
         let total = pending(&reply);
         let mut left = if self.detach { 0 } else { total };

@@ -188,8 +188,11 @@ fn refusal_hint(refusal: &Refusal) -> String {
     let says = |word: &str| refusal.errors.iter().any(|error| error.contains(word));
     match refusal.status {
         400 | 503 if says("not initialized") => "run: leasehold operator init".to_owned(),
+        400 if says("check-and-set") => {
+            "read the latest version, and give its number as -cas".to_owned()
+        }
         400 => "check the names and values given; -h lists what the command takes".to_owned(),
-        403 => "use another certificate or token, or ask an administrator for the capability; \
+        403 => "log in again if the token has ended, or ask an administrator for the capability: \
                 `leasehold policy explain` says which is missing"
             .to_owned(),
         404 => "check the path; `leasehold list` shows what is there".to_owned(),

@@ -177,8 +177,12 @@ impl List {
     async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         match (self.prefix, self.belonging.body()) {
             (_, Some(body)) => search(session, self.page.body(body)).await,
-            (prefix, None) => {
-                let prefix = prefix.unwrap_or_default();
+            (None, None) => Err(CliError::local(
+                "no leases chosen",
+                "give a prefix such as database/, or use -mount or -entity; lease count shows \
+                 where there are any",
+            )),
+            (Some(prefix), None) => {
                 let path = format!("sys/leases/lookup/{}", prefix.trim_start_matches('/'));
                 let reply = session.send(Request::new(Verb::List, &path).retried()).await?;
                 session.output().keys(&reply)
@@ -231,8 +235,7 @@ impl Revoke {
         let (path, mut body) = match (self.id, self.belonging.body()) {
             (None, Some(body)) => ("sys/leases/revoke-where".to_owned(), body),
             (Some(id), _) if self.prefix => {
-                let below = id.trim_start_matches('/');
-                (format!("sys/leases/revoke-prefix/{below}"), json!({}))
+                (format!("sys/leases/revoke-prefix/{}", below(&id)), json!({}))
             }
             (Some(_), _) if self.dry_run => {
                 return Err(CliError::local(
@@ -273,10 +276,15 @@ impl Revoke {
     }
 }
 
+/// A prefix as part of a path that is written to, which cannot end in a slash.
+fn below(prefix: &str) -> &str {
+    prefix.trim_matches('/')
+}
+
 /// Looks until every credential is dead or has failed at least once.
 async fn follow(session: &mut Session<'_>, mut reply: Reply) -> Result<Reply, CliError> {
     let number = |reply: &Reply, name: &str| reply.data().get(name).and_then(Value::as_u64);
-    let Some(id) = reply.text("id").map(str::to_owned) else { return Ok(reply) };
+    let Some(id) = reply.text("operation_id").map(str::to_owned) else { return Ok(reply) };
     loop {
         let pending = number(&reply, "pending").unwrap_or(0);
         if pending <= failing(&reply) {
@@ -311,7 +319,7 @@ impl Abandon {
             let reply = session.write("sys/leases/abandon", json!({ "lease_id": self.id })).await?;
             return session.output().reply(&reply, "The lease is forgotten.");
         }
-        let path = format!("sys/leases/revoke-force/{}", self.id.trim_start_matches('/'));
+        let path = format!("sys/leases/revoke-force/{}", below(&self.id));
         if self.dry_run {
             return dry_run(session, &path, json!({ "dry_run": true })).await;
         }

@@ -100,7 +100,21 @@ impl Explain {
         if let Some(entity) = self.entity {
             body.insert("entity_id".to_owned(), json!(entity));
         }
+        if body.len() == 2 {
+            let (name, value) = oneself(session).await?;
+            body.insert(name.to_owned(), value);
+        }
         let reply = session.write("sys/explain", Value::Object(body)).await?;
         session.output().reply(&reply, "")
     }
+}
+
+/// How the server knows the caller: a token by its accessor, a certificate by its policies.
+async fn oneself(session: &Session<'_>) -> Result<(&'static str, Value), CliError> {
+    let reply = session.read("auth/token/lookup-self").await?;
+    if let Some(accessor) = reply.text("accessor").filter(|accessor| !accessor.is_empty()) {
+        return Ok(("accessor", json!(accessor)));
+    }
+    let policies = reply.data().get("policies").cloned();
+    Ok(("policies", policies.ok_or(CliError::Answer("policies"))?))
 }

@@ -171,15 +171,12 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.errors.is_empty() {
-            write!(f, "status {}", self.status)?;
-            if self.status == 404 {
-                f.write_str(": nothing there")?;
-            }
-        } else {
-            write!(f, "{} (status {})", self.errors.join("; "), self.status)?;
-        }
-        Ok(())
+        let said = match (self.errors.as_slice(), self.status) {
+            ([], 404) => "nothing there".to_owned(),
+            ([], _) => "refused".to_owned(),
+            (errors, _) => errors.join("; "),
+        };
+        write!(f, "{said} (status {})", self.status)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The program as a user runs it, where it needs no server.
 
+mod dev;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -21,7 +21,7 @@ const GRACE_SECS: u64 = 15;
 const LOOK_MILLIS: u64 = 250;
 
 const CREATION: &str =
-    "CREATE ROLE {{name}} WITH LOGIN PASSWORD {{password}} VALID UNTIL {{expiration}}";
+    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
 
 /// The PostgreSQL server that credentials are leased on.
 pub(super) struct Target {

@@ -14,6 +14,13 @@ const ADMIN_POLICY: &str = r#"# Everything, for the administrator of a developme
 path "*" {
   capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"]
 }
+# The default policy names these exactly, which would win over the pattern above.
+path "sys/leases/lookup" {
+  capabilities = ["update", "list", "sudo"]
+}
+path "sys/leases/renew" {
+  capabilities = ["update", "sudo"]
+}
 "#;
 
 const WORKLOAD_POLICY: &str = r#"# What a workload needs: its secrets, its credentials, narrower tokens for its jobs.

@@ -14,7 +14,7 @@ pub struct Init {
     /// How many of them unseal
     #[arg(long, short = 't', default_value_t = 3, value_name = "COUNT")]
     key_threshold: u8,
-    /// Cipher: aes256-gcm or chacha20-poly1305 [default: the faster one here]
+    /// Cipher: aes256-gcm or chacha20-poly1305 [default: aes256-gcm]
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
     /// Only show whether the server is initialized

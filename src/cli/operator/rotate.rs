@@ -41,7 +41,7 @@ impl Rotate {
         }
         if !self.detach && total > 0 {
             session.output().progress("re-wrapping: done")?;
-            session.output().note("")?;
+            session.output().end_progress()?;
         }
         session.output().reply(&reply, "A new key term has begun.")
     }

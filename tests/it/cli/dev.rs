@@ -1,0 +1,333 @@
+//! A development broker and the commands against it, as users run them.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{leasehold, text};
+
+/// `leasehold dev` in a directory, stopped when dropped.
+struct Dev {
+    child: Child,
+    // Kept open: a broker whose output nobody reads must not be what is tested.
+    _out: BufReader<ChildStdout>,
+    printed: Vec<String>,
+    address: String,
+    dir: PathBuf,
+    home: TempDir,
+}
+
+impl Dev {
+    fn start(dir: &Path) -> Self {
+        let mut child = leasehold(&["dev", "-listen=127.0.0.1:0", "-dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut printed = Vec::new();
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended: {printed:?}");
+            match line.strip_prefix("ready ") {
+                Some(address) => break address.trim().to_owned(),
+                None => printed.push(line.trim().to_owned()),
+            }
+        };
+        let home = TempDir::new().unwrap();
+        Self { child, _out: out, printed, address, dir: dir.to_owned(), home }
+    }
+
+    /// A command as `who`, by the certificate of the directory.
+    fn as_(&self, who: &str, args: &[&str]) -> Command {
+        let mut command = leasehold(args);
+        command
+            .env("HOME", self.home.path())
+            .env("LEASEHOLD_ADDR", &self.address)
+            .env("VAULT_CACERT", self.dir.join("ca.pem"))
+            .env("LEASEHOLD_CLIENT_CERT", self.dir.join(format!("{who}.pem")))
+            .env("LEASEHOLD_CLIENT_KEY", self.dir.join(format!("{who}.key")));
+        command
+    }
+
+    fn run(&self, who: &str, args: &[&str]) -> Output {
+        self.as_(who, args).output().unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, who: &str, args: &[&str]) -> String {
+        let output = self.run(who, args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    }
+
+    #[track_caller]
+    fn json(&self, who: &str, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(who, &[&["-format=json"], args].concat())).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, who: &str, args: &[&str]) -> String {
+        let output = self.run(who, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stdout));
+        text(&output.stderr).to_owned()
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.join(name)).unwrap()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let keys: Value = serde_json::from_str(&self.file("unseal-keys.json")).unwrap();
+        let keys = keys["keys_base64"].as_array().unwrap();
+        keys.iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn stop(mut self) -> bool {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // After `stop` there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fresh() -> (TempDir, Dev) {
+    let temp = TempDir::new().unwrap();
+    let dev = Dev::start(&temp.path().join("dev"));
+    (temp, dev)
+}
+
+#[test]
+fn what_dev_prints_can_be_pasted_into_a_shell() {
+    let (_temp, dev) = fresh();
+    let commands: Vec<&String> = dev
+        .printed
+        .iter()
+        .filter(|line| line.contains("leasehold ") || line.starts_with("curl"))
+        .collect();
+    assert!(commands.len() >= 5, "{:?}", dev.printed);
+    let start = dev.printed.iter().position(|line| line.starts_with('#')).unwrap();
+    let script = format!("set -e\n{}", dev.printed[start..].join("\n"));
+    let output = Command::new("sh").arg("-c").arg(&script).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("hello"), "{}", text(&output.stdout));
+    assert!(dev.dir.join("web.pem").exists());
+}
+
+#[test]
+fn the_directory_holds_what_scripts_expect_and_a_second_start_goes_on_with_it() {
+    let (_temp, dev) = fresh();
+    for name in [
+        "ca.pem",
+        "admin.pem",
+        "admin.key",
+        "workload.pem",
+        "workload.key",
+        "root-token",
+        "unseal-keys.json",
+    ] {
+        let mode = std::fs::metadata(dev.dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    dev.ok("admin", &["kv", "put", "secret/kept", "a=1"]);
+    let (dir, token) = (dev.dir.clone(), dev.file("root-token"));
+    assert!(dev.stop());
+
+    let dev = Dev::start(&dir);
+    assert_eq!(dev.file("root-token"), token);
+    assert_eq!(dev.ok("workload", &["kv", "get", "-field=a", "secret/kept"]), "1");
+    let mut root = dev.as_("admin", &["token", "lookup", "-field=policies"]);
+    let output = root.env("LEASEHOLD_TOKEN", &token).output().unwrap();
+    assert_eq!(text(&output.stdout), r#"["root"]"#);
+}
+
+#[test]
+fn keys_of_another_store_are_never_overwritten() {
+    let (_temp, dev) = fresh();
+    let (dir, keys) = (dev.dir.clone(), dev.file("unseal-keys.json"));
+    assert!(dev.stop());
+    std::fs::remove_file(dir.join("leasehold.db")).unwrap();
+    let output = leasehold(&["dev", "-listen=127.0.0.1:0", "-dir"]).arg(&dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(!text(&output.stdout).contains("ready"));
+    assert_eq!(std::fs::read_to_string(dir.join("unseal-keys.json")).unwrap(), keys);
+}
+
+#[test]
+fn versions_of_a_secret_are_written_checked_deleted_and_brought_back() {
+    let (_temp, dev) = fresh();
+    let at = "secret/app/db";
+    dev.ok("admin", &["kv", "put", "-cas=0", at, "user=u", "password=first"]);
+    let written = dev.json("admin", &["kv", "put", "-cas=1", at, "user=u", "password=second"]);
+    assert_eq!(written["data"]["version"], 2);
+    let stale = dev.refused("admin", &["kv", "put", "-cas=1", at, "password=third"]);
+    assert!(stale.contains("-cas"), "{stale}");
+    dev.ok("admin", &["kv", "patch", at, "host=h"]);
+    let read = dev.json("workload", &["kv", "get", at]);
+    let expected = serde_json::json!({"user": "u", "password": "second", "host": "h"});
+    assert_eq!(read["data"]["data"], expected);
+    assert_eq!(dev.ok("admin", &["kv", "get", "-version=1", "-field=password", at]), "first");
+    assert_eq!(
+        dev.json("admin", &["kv", "list", "-mount=secret", "app"]),
+        serde_json::json!(["db"])
+    );
+
+    dev.ok("admin", &["kv", "delete", at]);
+    let deleted = dev.run("admin", &["kv", "get", at]);
+    assert_eq!(deleted.status.code(), Some(2));
+    assert!(text(&deleted.stdout).contains("deletion_time"), "{}", text(&deleted.stdout));
+    dev.ok("admin", &["kv", "undelete", "-versions=3", at]);
+    dev.ok("admin", &["kv", "rollback", "-version=1", at]);
+    assert_eq!(dev.ok("admin", &["kv", "get", "-field=password", at]), "first");
+    dev.ok("admin", &["kv", "metadata", "put", "-custom-metadata=team=a", at]);
+    dev.ok("admin", &["kv", "destroy", "-versions=1,2", at]);
+    let metadata = dev.json("admin", &["kv", "metadata", "get", at]);
+    assert_eq!(metadata["data"]["versions"]["1"]["destroyed"], true);
+    assert_eq!(metadata["data"]["custom_metadata"]["team"], "a");
+    dev.ok("admin", &["kv", "metadata", "delete", at]);
+    dev.refused("admin", &["kv", "get", at]);
+}
+
+#[test]
+fn the_unversioned_store_is_told_apart() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["secrets", "enable", "-path=team/plain", "-version=1", "kv"]);
+    dev.ok("admin", &["kv", "put", "team/plain/a", "x=1"]);
+    assert_eq!(dev.ok("admin", &["kv", "get", "-field=x", "team/plain/a"]), "1");
+    let output = dev.run("admin", &["kv", "undelete", "-versions=1", "team/plain/a"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("version 1"), "{}", text(&output.stderr));
+    dev.ok("admin", &["secrets", "move", "team/plain", "team/moved"]);
+    assert_eq!(dev.ok("admin", &["kv", "get", "-field=x", "team/moved/a"]), "1");
+    dev.ok("admin", &["secrets", "disable", "team/moved"]);
+    assert!(!dev.ok("admin", &["secrets", "list"]).contains("team/"));
+}
+
+#[test]
+fn a_narrow_token_reads_its_path_and_nothing_else() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["kv", "put", "secret/reports/nightly", "a=1"]);
+    let token = dev.ok(
+        "workload",
+        &["token", "create", "-field=token", "-ttl=60s", "-scope=read:secret/data/reports/*"],
+    );
+    let with_token =
+        |args: &[&str]| dev.as_("workload", args).env("VAULT_TOKEN", &token).output().unwrap();
+    assert!(with_token(&["read", "secret/data/reports/nightly"]).status.success());
+    let refused = with_token(&["read", "secret/data/hello"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).starts_with("error: permission denied"));
+    // The certificate alone may still do it, when the token is left out.
+    assert!(with_token(&["-no-token", "read", "secret/data/hello"]).status.success());
+    assert_eq!(dev.ok("admin", &["token", "capabilities", &token, "secret/data/hello"]), "deny\n");
+    dev.ok("admin", &["token", "revoke", &token]);
+    assert_eq!(with_token(&["token", "lookup"]).status.code(), Some(2));
+}
+
+#[test]
+fn login_keeps_a_token_that_only_this_certificate_can_use() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["login"]);
+    assert_eq!(dev.json("admin", &["token", "lookup"])["data"]["type"], "service");
+    // The same home, another certificate: the token is bound to the first.
+    dev.refused("workload", &["token", "lookup"]);
+    let token = std::fs::read_to_string(dev.home.path().join(".leasehold-token")).unwrap();
+    dev.ok("admin", &["token", "revoke", "-self"]);
+    dev.refused("admin", &["token", "lookup"]);
+    assert!(token.starts_with("lhs."), "{token}");
+}
+
+#[test]
+fn policies_are_written_read_and_explained() {
+    let (_temp, dev) = fresh();
+    let file = dev.home.path().join("p.hcl");
+    std::fs::write(&file, "path \"secret/data/x\" { capabilities = [\"read\"] }\n").unwrap();
+    dev.ok("admin", &["policy", "write", "narrow", file.to_str().unwrap()]);
+    assert!(dev.ok("admin", &["policy", "read", "narrow"]).contains("secret/data/x"));
+    let explained =
+        dev.json("admin", &["policy", "explain", "-policy=narrow", "secret/data/x", "update"]);
+    assert_eq!(explained["data"]["allowed"], false);
+    assert_eq!(explained["data"]["missing_capability"], "update");
+    let own = dev.json("admin", &["policy", "explain", "secret/data/x", "update"]);
+    assert_eq!(own["data"]["allowed"], true);
+    dev.ok("admin", &["policy", "delete", "narrow"]);
+    dev.refused("admin", &["policy", "read", "narrow"]);
+}
+
+#[test]
+fn a_wrapped_answer_is_opened_once() {
+    let (_temp, dev) = fresh();
+    let wrapped = dev
+        .ok("workload", &["-wrap-ttl=60s", "-field=wrapping_token", "read", "secret/data/hello"]);
+    let opened = dev.json("workload", &["unwrap", &wrapped]);
+    assert_eq!(opened["data"]["data"]["greeting"], "hello");
+    dev.refused("workload", &["unwrap", &wrapped]);
+}
+
+#[test]
+fn the_seal_is_shut_and_opened_with_any_two_shares() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["operator", "seal"]);
+    assert_eq!(dev.run("admin", &["status"]).status.code(), Some(2));
+    let sealed = dev.refused("workload", &["read", "secret/data/hello"]);
+    assert!(sealed.contains("operator unseal"), "{sealed}");
+    let keys = dev.keys();
+    let progress = |args: &[&str]| dev.json("admin", args)["progress"].clone();
+    assert_eq!(progress(&["operator", "unseal", &keys[2]]), 1);
+    assert_eq!(progress(&["operator", "unseal", "-reset"]), 0);
+    dev.ok("admin", &["operator", "unseal", &keys[2]]);
+    dev.ok("admin", &["operator", "unseal", &keys[0]]);
+    assert!(dev.run("admin", &["status"]).status.success());
+    dev.ok("workload", &["read", "secret/data/hello"]);
+}
+
+#[test]
+fn keys_are_rotated_and_shares_replaced_once_they_are_proven() {
+    let (_temp, dev) = fresh();
+    let rotated = dev.json("admin", &["operator", "rotate"]);
+    assert_eq!(rotated["data"]["term"], 2);
+    assert_eq!(rotated["data"]["rewrap"]["pending"], 0);
+    let old = dev.keys();
+    dev.ok(
+        "admin",
+        &["operator", "rekey", "-init", "-key-shares=2", "-key-threshold=2", "-verify"],
+    );
+    dev.ok("admin", &["operator", "rekey", &old[0]]);
+    let done = dev.json("admin", &["operator", "rekey", &old[1]]);
+    assert_eq!(done["complete"], true);
+    let new: Vec<&str> =
+        done["keys_base64"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+    for key in &new {
+        dev.ok("admin", &["operator", "rekey", "-verify", key]);
+    }
+    dev.ok("admin", &["operator", "seal"]);
+    dev.ok("admin", &["operator", "unseal", new[0]]);
+    dev.ok("admin", &["operator", "unseal", new[1]]);
+    assert!(dev.run("admin", &["status"]).status.success());
+}
+
+#[test]
+fn a_root_token_takes_a_quorum_and_the_password_of_who_started() {
+    let (_temp, dev) = fresh();
+    let keys = dev.keys();
+    let otp = dev.ok("admin", &["operator", "generate-root", "-init", "-field=otp"]);
+    let first = dev.json("admin", &["operator", "generate-root", &keys[0]]);
+    assert_eq!((first["complete"].as_bool(), first["progress"].as_u64()), (Some(false), Some(1)));
+    let encoded = dev.ok("admin", &["operator", "generate-root", "-field=encoded_token", &keys[1]]);
+    let decode = format!("-decode={encoded}");
+    let token = dev.ok("admin", &["operator", "generate-root", &decode, &format!("-otp={otp}")]);
+    let mut lookup = dev.as_("admin", &["token", "lookup", "-field=policies"]);
+    let output = lookup.env("LEASEHOLD_TOKEN", token.trim()).output().unwrap();
+    assert_eq!(text(&output.stdout), r#"["root"]"#);
+}

@@ -52,7 +52,7 @@ const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; 
      SELECT set_config('synchronous_commit', 'on', false) \
      WHERE current_setting('synchronous_commit') = 'off'; \
      SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
-     SET enable_hashjoin = off; SET enable_mergejoin = off";
+     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
 /// What may be tuned.
 #[derive(Clone, Copy, Debug)]

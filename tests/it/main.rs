@@ -12,6 +12,8 @@ mod cli;
 mod client;
 mod database;
 mod database_engine;
+mod deploy;
+mod docs;
 mod http;
 mod kv;
 mod storage;

@@ -197,7 +197,7 @@ fn every_key_of_the_configuration_that_is_named_exists() {
 
 fn source() -> String {
     let mut text = String::new();
-    for dir in ["src", "tests", "benches"] {
+    for dir in ["src", "tests"] {
         for file in files(&root().join(dir), ".rs") {
             text.push_str(&fs::read_to_string(file).unwrap());
         }

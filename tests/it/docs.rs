@@ -4,6 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use leasehold::auth::cert::CertMethod;
+use leasehold::core::engine::{AuthMethod, MountFacts};
+use leasehold::core::route::RouteSpec;
+use leasehold::core::seal::endpoints;
+use leasehold::core::trust::TrustStore;
+use leasehold::engines::database::DatabaseEngine;
+use leasehold::types::id::MountAccessor;
+use leasehold::types::time::Ttl;
+use leasehold::{api, auth, engines};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -259,4 +270,52 @@ fn every_decision_is_numbered_once_and_listed() {
         assert!(numbers.insert(number.to_owned()), "{number} is there twice");
         assert!(index.contains(&format!("]({name})")), "{name} is not in the index");
     }
+}
+
+fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
+    let facts = |version: &str| MountFacts {
+        path: String::new(),
+        accessor: MountAccessor::new("x"),
+        options: BTreeMap::from([("version".to_owned(), version.to_owned())]),
+        default_ttl: Ttl::from_secs(1),
+        max_ttl: Ttl::from_secs(1),
+    };
+    let mut found = Vec::new();
+    for spec in endpoints::specs() {
+        found.push(("the seal", spec.pattern.to_owned(), spec));
+    }
+    let mut tables = api::sys::tables(Box::new(String::new));
+    tables.push(Box::new(auth::token::TokenRoutes));
+    tables.push(Box::new(auth::identity::IdentityRoutes));
+    for table in &tables {
+        for spec in table.routes() {
+            found.push(("server", format!("{}{}", table.prefix(), spec.pattern), spec));
+        }
+    }
+    let cert = CertMethod::new(Arc::new(TrustStore::new()), &facts(""));
+    let engines = [
+        ("kv 1", engines::kv::build(&facts("1")).unwrap()),
+        ("kv 2", engines::kv::build(&facts("2")).unwrap()),
+        ("cubbyhole", engines::cubbyhole::build(&facts("")).unwrap()),
+        ("database", Arc::new(DatabaseEngine::new())),
+    ];
+    found.extend(cert.routes().iter().map(|spec| ("cert", spec.pattern.to_owned(), spec)));
+    for (name, engine) in &engines {
+        found.extend(engine.routes().iter().map(|s| (*name, s.pattern.to_owned(), s)));
+    }
+    found
+}
+#[test]
+fn every_route_is_on_the_page_of_the_api_with_its_fields() {
+    let page = fs::read_to_string(root().join("docs/api.md")).unwrap();
+    let mut missing = BTreeSet::new();
+    for (place, pattern, spec) in routes() {
+        let names = spec.fields.iter().map(|field| field.name).filter(|name| *name != "*");
+        for name in names.chain([pattern.as_str()]) {
+            if !page.contains(&format!("`{name}`")) {
+                missing.insert(format!("{place}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
 }

@@ -109,7 +109,7 @@ pub struct Revoke {
 /// `leasehold token capabilities`
 #[derive(Debug, clap::Args)]
 pub struct Capabilities {
-    /// [TOKEN] PATH, the token being the caller's own unless named
+    /// The path, after the token when it is not the caller's own
     #[arg(value_name = "[TOKEN] PATH", num_args = 1..=2, required = true)]
     args: Vec<String>,
     /// What is named is an accessor

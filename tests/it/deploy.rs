@@ -20,7 +20,9 @@ fn the_service_is_confined() {
         .output();
     match analyzed {
         // Ten times the exposure level: 20 is 2.0.
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout))
+        }
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
     }
 }
@@ -104,7 +106,8 @@ fn the_guide_leads_to_a_configuration_that_is_good() {
         .replace("/etc/leasehold/", &format!("{here}/"))
         .replace("/run/credentials/leasehold.service/", &format!("{here}/"));
     assert!(!configuration.contains("\"/etc/"), "a path has no file: {configuration}");
-    fs::write(dir.path().join("database-url"), "postgresql://leasehold:x@db.example.org/l").unwrap();
+    fs::write(dir.path().join("database-url"), "postgresql://leasehold:x@db.example.org/l")
+        .unwrap();
     fs::copy(dir.path().join("ca.pem"), dir.path().join("database-ca.pem")).unwrap();
     fs::write(dir.path().join("leasehold.toml"), configuration).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_leasehold"))

@@ -141,9 +141,8 @@ fn every_command_shown_exists_with_its_flags() {
                 wrong.push(format!("{}: leasehold {shown}", path.display()));
                 continue;
             };
-            let known = |flag: &str| {
-                help.split([' ', ',', '\n', '[', ']', '=']).any(|word| word == flag)
-            };
+            let known =
+                |flag: &str| help.split([' ', ',', '\n', '[', ']', '=']).any(|word| word == flag);
             for flag in arguments.iter().filter(|word| word.starts_with('-') && word.len() > 1) {
                 let name = flag.trim_start_matches('-').split('=').next().unwrap();
                 if !known(&format!("--{name}")) && !known(&format!("-{name}")) {

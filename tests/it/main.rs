@@ -16,6 +16,7 @@ mod deploy;
 mod docs;
 mod http;
 mod kv;
+mod seal;
 mod storage;
 mod support;
 mod tidy;

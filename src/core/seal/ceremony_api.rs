@@ -12,7 +12,7 @@ use super::super::context::Core;
 use super::super::error::CoreError;
 use super::super::fields::Fields;
 use super::super::route::{FieldKind, FieldSpec, field};
-use super::endpoints::Answer;
+use super::endpoints::{Answer, Undo};
 use super::generate_root::{GenerateRootOutcome, GenerateRootStatus};
 use super::rekey::{Asker, RekeyOutcome, RekeyPlan, RekeyStatus};
 
@@ -263,7 +263,8 @@ pub(super) async fn generate_root_update(
             body["complete"] = true.into();
             body["encoded_token"] = encoded.expose().into();
             body["encoded_root_token"] = encoded.expose().into();
-            Ok(Answer { status: 200, body, issued: accessor })
+            let undo = accessor.map_or(Undo::Nothing, Undo::RootToken);
+            Ok(Answer { status: 200, body, undo })
         }
     }
 }

@@ -211,16 +211,27 @@ pub fn find(verb: Verb, path: &ApiPath) -> Option<Endpoint> {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
-    pub(super) issued: Option<Accessor>,
+    pub(super) undo: Undo,
+}
+
+/// What was done that must not stay done without an entry in the audit.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// Nothing: new shares that nobody got void no old ones.
+    Nothing,
+    /// A root token was made.
+    RootToken(Accessor),
+    /// The server was unsealed.
+    Unsealed,
 }
 
 impl Answer {
     pub(super) fn ok(body: Value) -> Self {
-        Self { status: 200, body, issued: None }
+        Self { status: 200, body, undo: Undo::Nothing }
     }
 
     pub(super) fn empty() -> Self {
-        Self { status: 204, body: Value::Null, issued: None }
+        Self { status: 204, body: Value::Null, undo: Undo::Nothing }
     }
 }
 
@@ -269,8 +280,8 @@ pub async fn serve(
         }
     }
     if let Err(error) = ticket.finish(ending).await {
-        if let Ok(Answer { issued: Some(accessor), .. }) = &result {
-            call.take_back(accessor).await;
+        if let Ok(answer) = result {
+            call.take_back(answer.undo).await;
         }
         return Err(refused_by_audit(error));
     }
@@ -375,10 +386,18 @@ impl Call<'_> {
         Ok(true)
     }
 
-    async fn take_back(&self, accessor: &Accessor) {
-        let Ok(unsealed) = self.core.unsealed() else { return };
-        if let Err(error) = unsealed.tokens.revoke_by_accessor(accessor).await {
-            tracing::error!(%error, "a root token whose answer was not audited is not revoked");
+    async fn take_back(&self, undo: Undo) {
+        match undo {
+            Undo::Nothing => {}
+            Undo::RootToken(accessor) => {
+                let Ok(unsealed) = self.core.unsealed() else { return };
+                if let Err(error) = unsealed.tokens.revoke_by_accessor(&accessor).await {
+                    tracing::error!(%error, "a root token that was not audited is not revoked");
+                }
+            }
+            Undo::Unsealed => {
+                self.core.seal().await;
+            }
         }
     }
 
@@ -405,7 +424,8 @@ impl Call<'_> {
             body["cluster_name"] = self.core.settings.cluster_name.as_str().into();
             body["cluster_id"] = status.cluster_id.into();
         }
-        Ok(Answer { status: status_code(self.fields, field, default)?, body, issued: None })
+        let status = status_code(self.fields, field, default)?;
+        Ok(Answer { status, body, undo: Undo::Nothing })
     }
 
     async fn seal_status(&self) -> Result<Answer, CoreError> {
@@ -437,13 +457,17 @@ impl Call<'_> {
         if self.fields.boolean("reset")?.unwrap_or(false) {
             self.core.reset_unseal();
         } else {
+            let was_sealed = self.core.unsealed().is_err();
             let key = self.fields.secret("key")?.filter(|key| !key.expose().is_empty());
             let key = key.ok_or_else(|| {
                 CoreError::invalid(
                     "'key' must be specified in request body as JSON, or 'reset' set",
                 )
             })?;
-            self.core.unseal(key.expose()).await?;
+            let sealed = self.core.unseal(key.expose()).await?.sealed;
+            if was_sealed && !sealed {
+                return Ok(Answer { undo: Undo::Unsealed, ..self.seal_status().await? });
+            }
         }
         self.seal_status().await
     }
@@ -462,6 +486,9 @@ impl Call<'_> {
         let (shares, threshold) = ceremony_api::split(fields)?;
         let plan =
             InitPlan { suite: suite(fields)?.unwrap_or(Suite::Aes256Gcm), shares, threshold };
+        // The keys exist for one answer. It must not be the audit that keeps it from leaving.
+        let begins = json!({ "shares": shares, "threshold": threshold });
+        self.core.audit.record_event("initializing", &begins).await.map_err(refused_by_audit)?;
         let made = self.core.initialize(plan).await?;
         let (hex, base64) = ceremony_api::keys_json(&made.keys);
         let body = json!({

@@ -1,5 +1,6 @@
 //! The seal, over real stores and a real audit: ceremonies, faults, rotation, and the witness.
 
+mod administration;
 mod ceremonies;
 #[cfg(feature = "failpoints")]
 mod faults;

@@ -31,6 +31,14 @@ pub(super) const GENERATE_ROOT_FIELDS: &[FieldSpec] = &[
     field("pgp_key", FieldKind::Text, "not supported"),
 ];
 
+/// `body` with the fields of `further` in it.
+pub(super) fn with(mut body: Value, further: Value) -> Value {
+    if let (Value::Object(body), Value::Object(further)) = (&mut body, further) {
+        body.extend(further);
+    }
+    body
+}
+
 /// Refuses what would have to be encrypted to somebody.
 pub(super) fn refuse_pgp(fields: &Fields, names: &[&str]) -> Result<(), CoreError> {
     for name in names {
@@ -124,7 +132,7 @@ pub(super) async fn rekey_status(core: &Core, asker: Asker<'_>) -> Result<Answer
 }
 
 fn rekey_status_json(status: &RekeyStatus) -> Value {
-    let mut body = json!({
+    let body = json!({
         "nonce": status.nonce,
         "started": status.attempt.is_some(),
         "t": status.attempt.map_or(0, |plan| plan.threshold),
@@ -135,10 +143,10 @@ fn rekey_status_json(status: &RekeyStatus) -> Value {
         "backup": false,
         "verification_required": status.attempt.is_some_and(|plan| plan.verify),
     });
-    if !status.verification_nonce.is_empty() {
-        body["verification_nonce"] = status.verification_nonce.as_str().into();
+    if status.verification_nonce.is_empty() {
+        return body;
     }
-    body
+    with(body, json!({ "verification_nonce": status.verification_nonce }))
 }
 
 pub(super) async fn rekey_cancel(
@@ -211,11 +219,11 @@ pub(super) async fn generate_root_start(
     let otp = fields.secret("otp")?.filter(|otp| !otp.expose().is_empty());
     let fresh = core.generate_root_start(otp, starter).await?;
     let status = core.generate_root_status(Asker::Knowing).await?;
-    let mut body = generate_root_json(core, &status);
-    if let Some(otp) = fresh {
-        body["otp"] = otp.expose().into();
-    }
-    Ok(Answer::ok(body))
+    let body = generate_root_json(core, &status);
+    Ok(Answer::ok(match fresh {
+        Some(otp) => with(body, json!({ "otp": otp.expose() })),
+        None => body,
+    }))
 }
 
 pub(super) async fn generate_root_status(
@@ -259,10 +267,10 @@ pub(super) async fn generate_root_update(
     match core.generate_root_update(key.expose(), &nonce).await? {
         GenerateRootOutcome::More(status) => Ok(Answer::ok(generate_root_json(core, &status))),
         GenerateRootOutcome::Done { encoded, accessor, status } => {
-            let mut body = generate_root_json(core, &status);
-            body["complete"] = true.into();
-            body["encoded_token"] = encoded.expose().into();
-            body["encoded_root_token"] = encoded.expose().into();
+            let token = encoded.expose();
+            let done =
+                json!({ "complete": true, "encoded_token": token, "encoded_root_token": token });
+            let body = with(generate_root_json(core, &status), done);
             let undo = accessor.map_or(Undo::Nothing, Undo::RootToken);
             Ok(Answer { status: 200, body, undo })
         }

@@ -421,8 +421,7 @@ impl Call<'_> {
             "version": env!("CARGO_PKG_VERSION"),
         });
         if unsealed && let Ok(status) = self.core.seal_status().await {
-            body["cluster_name"] = self.core.settings.cluster_name.as_str().into();
-            body["cluster_id"] = status.cluster_id.into();
+            body = self.with_cluster(body, status.cluster_id);
         }
         let status = status_code(self.fields, field, default)?;
         Ok(Answer { status, body, undo: Undo::Nothing })
@@ -430,7 +429,7 @@ impl Call<'_> {
 
     async fn seal_status(&self) -> Result<Answer, CoreError> {
         let status = self.core.seal_status().await?;
-        let mut body = json!({
+        let body = json!({
             "type": status.kind,
             "initialized": status.initialized,
             "sealed": status.sealed,
@@ -443,11 +442,16 @@ impl Call<'_> {
             "recovery_seal": false,
             "storage_type": self.core.storage.name(),
         });
-        if let Some(cluster_id) = status.cluster_id {
-            body["cluster_name"] = self.core.settings.cluster_name.as_str().into();
-            body["cluster_id"] = cluster_id.into();
+        Ok(Answer::ok(self.with_cluster(body, status.cluster_id)))
+    }
+
+    /// Which cluster it is; not said while sealed.
+    fn with_cluster(&self, body: Value, id: Option<String>) -> Value {
+        let name = &self.core.settings.cluster_name;
+        match id {
+            Some(id) => ceremony_api::with(body, json!({ "cluster_name": name, "cluster_id": id })),
+            None => body,
         }
-        Ok(Answer::ok(body))
     }
 
     async fn unseal(&self) -> Result<Answer, CoreError> {

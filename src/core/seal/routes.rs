@@ -158,9 +158,9 @@ async fn key_status(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {
             "encryptions": term.encryptions,
         })
     };
-    let mut body = term(&status.active);
-    body["terms"] = status.terms.iter().map(term).collect::<Vec<Value>>().into();
-    body["rewrap"] = json!({ "pending": status.pending });
+    let terms: Vec<Value> = status.terms.iter().map(term).collect();
+    let further = json!({ "terms": terms, "rewrap": { "pending": status.pending } });
+    let body = ceremony_api::with(term(&status.active), further);
     Ok(Reply::data(body).shaped(Shape::EnvelopeAndTop))
 }
 

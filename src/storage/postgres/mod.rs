@@ -1,8 +1,8 @@
 //! The shared store: a PostgreSQL database, read and written by any number of nodes.
 //!
 //! Every batch is one READ COMMITTED transaction that locks what it depends on before it changes
-//! anything (see [`commit`]). What one node changes, the others are told in the same transaction (see
-//! [`listen`]). The pool is bounded: who waits too long for a connection gets [`StorageError::Busy`].
+//! anything (see `commit`). What one node changes, the others are told in the same transaction (see
+//! `listen`). The pool is bounded: who waits too long for a connection gets [`StorageError::Busy`].
 
 mod commit;
 mod connect;

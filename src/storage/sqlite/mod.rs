@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file in WAL mode, opened by one process.
 //!
 //! One thread owns the connection that writes and commits whatever is queued in one transaction (see
-//! [`writer`]); a few threads own connections that read (see [`reader`]). Both are fed by bounded
+//! `writer`); a few threads own connections that read (see `reader`). Both are fed by bounded
 //! queues: a full one answers [`StorageError::Busy`]. Connections never leave this module.
 
 mod apply;

@@ -51,7 +51,7 @@ impl Demo {
             "start a broker: embedded SQLite, its own throw-away CA, 2 of 3 unseal shares",
         )?;
         let (_hangup, never) = watch::channel(0);
-        let started = Broker::start(dir.path(), "127.0.0.1:0", &Storage::Sqlite, never).await;
+        let started = Broker::start(dir.path(), "127.0.0.1:0", Some(Storage::Sqlite), never).await;
         let broker =
             story.outcome(started, |broker| format!("unsealed at {}", broker.address()))?;
         let told = self.tell(&broker, &mut story).await;

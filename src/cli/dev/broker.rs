@@ -23,6 +23,7 @@ pub enum Storage {
     Postgres(SecretString),
 }
 
+// The command line's parser wants to copy what it parsed.
 impl Clone for Storage {
     fn clone(&self) -> Self {
         match self {
@@ -54,19 +55,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Makes or reopens the broker in `dir` and starts it; when this returns it answers requests.
+    /// Makes or reopens the broker in `dir` and starts it, on the storage it had before unless told
+    /// otherwise; when this returns it answers requests.
     ///
     /// # Errors
     /// Whatever keeps it from starting.
     pub async fn start(
         dir: &Path,
         listen: &str,
-        storage: &Storage,
+        storage: Option<Storage>,
         hangup: watch::Receiver<u64>,
     ) -> Result<Self, CliError> {
         let listen = resolved(listen)?;
         let directory = Directory::prepare(dir, listen)?;
-        let path = directory.configure(listen, storage)?;
+        let path = directory.configure(listen, &directory.storage(storage)?)?;
         let config = Config::load(&path)
             .map_err(|error| CliError::local(error.to_string(), "choose another -dir"))?;
         let server = Running::start(&config, hangup).await?;

@@ -72,6 +72,18 @@ impl Directory {
         Ok(authority.client(&subject, CERT_TTL, SystemClock.now())?.save(&self.0, name)?)
     }
 
+    /// The storage that is asked for, or that of the start before, or SQLite.
+    pub(super) fn storage(&self, asked: Option<Storage>) -> Result<Storage, CliError> {
+        let url = self.file("storage-url");
+        match asked {
+            Some(storage) => Ok(storage),
+            None if url.exists() => std::fs::read_to_string(&url)
+                .map(|text| Storage::Postgres(SecretString::new(text)))
+                .map_err(CliError::system(format!("cannot read {}", url.display()))),
+            None => Ok(Storage::Sqlite),
+        }
+    }
+
     /// Writes `leasehold.toml`, which `leasehold server --config` takes as well, and returns it.
     pub(super) fn configure(
         &self,
@@ -197,6 +209,18 @@ mod tests {
             assert!(!text.contains("hunter2"), "{text}");
             Config::parse(&text).unwrap();
         }
+    }
+
+    #[test]
+    fn storage_stays_what_it_was_unless_another_is_asked_for() {
+        let (_temp, directory) = prepared();
+        assert!(matches!(directory.storage(None).unwrap(), Storage::Sqlite));
+        let url = Storage::Postgres(SecretString::new("postgres://h/db".to_owned()));
+        directory.configure(LISTEN.parse().unwrap(), &url).unwrap();
+        let Storage::Postgres(kept) = directory.storage(None).unwrap() else { panic!("forgotten") };
+        assert_eq!(kept.expose(), "postgres://h/db");
+        let asked = directory.storage(Some(Storage::Sqlite)).unwrap();
+        assert!(matches!(asked, Storage::Sqlite));
     }
 
     #[test]

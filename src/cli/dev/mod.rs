@@ -37,9 +37,9 @@ struct Start {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8200")]
     listen: String,
-    /// sqlite, or the postgres:// URL of an empty database
-    #[arg(long, value_name = "KIND", default_value = "sqlite")]
-    storage: Storage,
+    /// sqlite, or the postgres:// URL of an empty database [default: as before, at first sqlite]
+    #[arg(long, value_name = "KIND")]
+    storage: Option<Storage>,
 }
 
 impl Dev {
@@ -67,7 +67,7 @@ impl Start {
                 })?,
         };
         let signals = signals::listen().map_err(CliError::system("cannot wait for signals"))?;
-        let mut broker = Broker::start(&dir, &self.listen, &self.storage, signals.hangup).await?;
+        let mut broker = Broker::start(&dir, &self.listen, self.storage, signals.hangup).await?;
         for line in pasteable(&broker) {
             process.output.line(&line)?;
         }

@@ -50,7 +50,7 @@ pub(super) async fn unseal(client: &Client, directory: &Directory) -> Result<boo
         if directory.has_keys() {
             return Err(CliError::local(
                 format!("{} has the keys of another store", directory.path().display()),
-                "start it with the same -storage as before, or choose another -dir",
+                "start it with the -storage that it had before, or choose another -dir",
             ));
         }
         let body = json!({ "secret_shares": SHARES, "secret_threshold": THRESHOLD });

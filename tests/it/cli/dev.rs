@@ -331,3 +331,67 @@ fn a_root_token_takes_a_quorum_and_the_password_of_who_started() {
     let output = lookup.env("LEASEHOLD_TOKEN", token.trim()).output().unwrap();
     assert_eq!(text(&output.stdout), r#"["root"]"#);
 }
+
+/// Stopped when dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_server_serves_what_dev_left_behind_and_stops_when_told() {
+    let (_temp, dev) = fresh();
+    let (dir, keys) = (dev.dir.clone(), dev.keys());
+    // The port is free again once the broker is gone.
+    let mut command = dev.as_("workload", &["status"]);
+    let address = dev.address.strip_prefix("https://").unwrap().to_owned();
+    let config = dir.join("leasehold.toml");
+    let toml = std::fs::read_to_string(&config).unwrap().replace("127.0.0.1:0", &address);
+    std::fs::write(&config, toml).unwrap();
+    let home = TempDir::new().unwrap();
+    let unseal = |key: &str| {
+        let mut command = dev.as_("admin", &["operator", "unseal", key]);
+        command.env("HOME", home.path());
+        command
+    };
+    let mut unseals = [unseal(&keys[0]), unseal(&keys[2])];
+    let mut read = dev.as_("workload", &["kv", "get", "-field=greeting", "secret/hello"]);
+    assert!(dev.stop());
+
+    let child = leasehold(&["server", "-config"]).arg(&config).spawn().unwrap();
+    let mut server = Server(child);
+    // Sealed: 2. No connection yet: 1.
+    while command.output().unwrap().status.code() == Some(1) {
+        assert!(server.0.try_wait().unwrap().is_none(), "the server ended");
+    }
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+    for unseal in &mut unseals {
+        assert!(unseal.output().unwrap().status.success());
+    }
+    assert_eq!(text(&read.output().unwrap().stdout), "hello");
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_configuration_is_checked_without_serving_and_every_problem_is_named() {
+    let (_temp, dev) = fresh();
+    let config = dev.dir.join("leasehold.toml");
+    let check = || leasehold(&["server", "-check", "-config"]).arg(&config).output().unwrap();
+    let good = check();
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    assert!(text(&good.stdout).contains("request_timeout"), "defaults are shown too");
+    let toml = std::fs::read_to_string(&config).unwrap();
+    let bad =
+        toml.replace("lock_memory = false", "lock_memory = 7").replace("[storage]", "[stroage]");
+    std::fs::write(&config, bad).unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1));
+    for word in ["lock_memory", "stroage", "has 2 problems"] {
+        assert!(text(&output.stderr).contains(word), "{word}: {}", text(&output.stderr));
+    }
+}

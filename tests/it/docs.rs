@@ -265,7 +265,10 @@ fn every_decision_is_numbered_once_and_listed() {
             continue;
         }
         let number = name.split('-').next().unwrap();
-        assert!(number.len() == 4 && number.parse::<u16>().is_ok(), "docs/decisions/{name} has no number: give it the next, and list it in README.md");
+        assert!(
+            number.len() == 4 && number.parse::<u16>().is_ok(),
+            "docs/decisions/{name} has no number: give it the next, and list it in README.md"
+        );
         assert!(numbers.insert(number.to_owned()), "{number} is there twice");
         assert!(index.contains(&format!("]({name})")), "{name} is not in the index");
     }

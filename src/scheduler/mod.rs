@@ -3,15 +3,19 @@
 //! twice, and is woken by a signal and by time through the same code.
 
 mod changes;
+mod clock;
+mod cron;
+mod gauges;
+mod jobs;
 mod sweep;
-mod ticks;
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::context::{Core, Phase, Unsealed};
+use crate::core::clock_guard::GuardedClock;
+use crate::core::context::{Core, Unsealed};
 
 /// Runs the tasks while the server is unsealed, and only then.
 pub struct Scheduler {
@@ -20,10 +24,10 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts following the phases of `core`.
-    pub fn start(core: Arc<Core>) -> Self {
+    /// Starts following the phases of `core`, whose clock `clock` is.
+    pub fn start(core: Arc<Core>, clock: Arc<GuardedClock>) -> Self {
         let stop = CancellationToken::new();
-        let running = tokio::spawn(follow_phases(core, stop.clone()));
+        let running = tokio::spawn(follow_phases(core, clock, stop.clone()));
         Self { stop, running }
     }
 
@@ -35,14 +39,16 @@ impl Scheduler {
     }
 }
 
-async fn follow_phases(core: Arc<Core>, stop: CancellationToken) {
+async fn follow_phases(core: Arc<Core>, clock: Arc<GuardedClock>, stop: CancellationToken) {
     let mut phases = core.phase_changes();
     let mut tasks = JoinSet::new();
     loop {
         // The tasks hold what sealing has to wipe, so they end before anything else is looked at.
         tasks.shutdown().await;
-        if let Phase::Unsealed(unsealed) = &*core.phase() {
-            start_tasks(&mut tasks, &core, unsealed);
+        let unsealed = core.unsealed().ok();
+        metrics::gauge!("leasehold_sealed").set(if unsealed.is_some() { 0.0 } else { 1.0 });
+        if let Some(unsealed) = unsealed {
+            start_tasks(&mut tasks, &core, &unsealed, &clock).await;
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -56,9 +62,19 @@ async fn follow_phases(core: Arc<Core>, stop: CancellationToken) {
     tasks.shutdown().await;
 }
 
-fn start_tasks(tasks: &mut JoinSet<()>, core: &Arc<Core>, unsealed: &Arc<Unsealed>) {
+async fn start_tasks(
+    tasks: &mut JoinSet<()>,
+    core: &Arc<Core>,
+    unsealed: &Arc<Unsealed>,
+    clock: &Arc<GuardedClock>,
+) {
+    if let Err(error) = clock::raise_to_stored(unsealed, clock).await {
+        tracing::warn!(%error, reason = error.reason(), "the time last seen is not known");
+    }
+    tasks.spawn(clock::watch(core.clone(), unsealed.clone(), clock.clone()));
     tasks.spawn(sweep::leases(core.clone(), unsealed.clone()));
     tasks.spawn(sweep::tokens(core.clone(), unsealed.clone()));
-    tasks.spawn(ticks::mounts(core.clone(), unsealed.clone()));
+    tasks.spawn(cron::run(core.clone(), unsealed.clone()));
+    tasks.spawn(gauges::keep(core.clone(), unsealed.clone()));
     tasks.spawn(changes::follow(core.clone(), unsealed.clone()));
 }

@@ -13,6 +13,7 @@ use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
 use crate::auth::{self, cert::CertMethod};
 use crate::core::audit::broker::{AuditBroker, BrokerConfig};
 use crate::core::audit::{AuditError, AuditSink};
+use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, CoreSettings, Parts, Phase};
 use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
@@ -59,7 +60,9 @@ impl Server {
         metrics: &Metrics,
         hangup: watch::Receiver<u64>,
     ) -> Result<Self, StartError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let jump_max = Ttl::from_secs(config.leases.clock_jump_hold.duration().as_secs());
+        let guard = Arc::new(GuardedClock::new(Arc::new(SystemClock), jump_max));
+        let clock: Arc<dyn Clock> = guard.clone();
         let trust = Arc::new(TrustStore::new());
         let (listeners, reloader) = Listeners::bind(config, trust.clone(), clock.clone()).await?;
         let addresses = listeners.addresses().map_err(StartError::Addresses)?;
@@ -77,7 +80,7 @@ impl Server {
             tracing::error!(%error, reason = error.reason(), "not unsealed by the key file");
         }
 
-        let scheduler = Scheduler::start(core.clone());
+        let scheduler = Scheduler::start(core.clone(), guard);
         let stop = CancellationToken::new();
         let app = api::router(core.clone(), edge_limits(config));
         let interval = config.server.reload_interval.duration();

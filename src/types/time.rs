@@ -225,6 +225,8 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since an arbitrary start that no adjustment of the wall clock changes.
     fn monotonic(&self) -> Duration;
+    /// Completes once `time` has passed on the monotonic clock.
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
     /// Completes once the wall clock has reached `at`.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()>;
 }
@@ -243,6 +245,10 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         START.get_or_init(std::time::Instant::now).elapsed()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(time))
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
@@ -294,6 +300,15 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         self.now.borrow().1
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+        let mut now = self.now.subscribe();
+        let until = now.borrow().1.saturating_add(time);
+        Box::pin(async move {
+            // The sender lives as long as `self`, so waiting can only end by reaching `until`.
+            let _ = now.wait_for(|(_, mono)| *mono >= until).await;
+        })
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {

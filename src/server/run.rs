@@ -19,7 +19,9 @@ use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
-use crate::core::seal::{self, KeyFile, SealSlot, SealState, StaticFileSlot, tend_keys};
+use crate::core::seal::{
+    self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
+};
 use crate::core::trust::TrustStore;
 use crate::engines::{self, database::DatabaseEngine};
 use crate::scheduler::Scheduler;
@@ -311,7 +313,11 @@ async fn close_on_seal(core: Arc<Core>, connections: Arc<super::accept::Connecti
         let open = matches!(&*core.phase(), Phase::Unsealed(_));
         if was_open && !open {
             connections.close_all(SEAL_GRACE);
+            // The last answers are out by then; what they left on the stacks goes too.
+            tokio::time::sleep(SEAL_GRACE + SEAL_GRACE / 2).await;
+            scrub_runtime_stacks().await;
         }
-        was_open = open;
+        // It may have been opened and sealed again while this waited.
+        was_open = open || changes.has_changed().unwrap_or(false);
     }
 }

@@ -1,15 +1,26 @@
-//! Where unseal keys and root keys are put together: on a thread that ends with the work, and whose
-//! stack is overwritten before it does.
+//! Stacks, where what was dropped stays readable: unseal keys and root keys are put together on a
+//! thread that ends with the work, and after a seal the stacks of the runtime's threads are
+//! overwritten.
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::slot::SlotError;
 
 const STACK_BYTES: usize = 512 * 1024;
 /// More than any work with keys takes of the stack.
-const SCRUBBED_BYTES: usize = 256 * 1024;
+const KEY_WORK_BYTES: usize = 256 * 1024;
+/// More than serving a request takes of the stack; the runtime's threads have twice that.
+const REQUEST_BYTES: usize = 1024 * 1024;
+/// How long each of the runtime's threads waits for the others, in steps.
+const GATHER_STEP: Duration = Duration::from_micros(200);
+const GATHER_STEPS: usize = 250;
 
 /// Runs `work` and leaves no copy of what it had on its stack.
 ///
@@ -21,7 +32,7 @@ pub(super) async fn on_key_thread<T: Send + 'static>(
     let (reply, answer) = oneshot::channel();
     let thread = move || {
         let result = run(work);
-        scrub_stack();
+        scrub_stack::<KEY_WORK_BYTES>();
         // Nobody waits when the request was given up.
         let _ = reply.send(result);
     };
@@ -39,9 +50,31 @@ fn run<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Overwrites what requests have left on the stacks of the runtime's threads: tokens, above all.
+/// Holds up each of them for a moment, so that one cannot do the work of another.
+pub async fn scrub_runtime_stacks() {
+    let threads = Handle::current().metrics().num_workers();
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let mut scrubbing = JoinSet::new();
+    for _ in 0..threads {
+        let arrived = arrived.clone();
+        scrubbing.spawn(async move {
+            scrub_stack::<REQUEST_BYTES>();
+            arrived.fetch_add(1, Ordering::AcqRel);
+            for _ in 0..GATHER_STEPS {
+                if arrived.load(Ordering::Acquire) >= threads {
+                    return;
+                }
+                std::thread::sleep(GATHER_STEP);
+            }
+        });
+    }
+    while scrubbing.join_next().await.is_some() {}
+}
+
 #[inline(never)]
-fn scrub_stack() {
-    let mut frame = [0u8; SCRUBBED_BYTES];
+fn scrub_stack<const BYTES: usize>() {
+    let mut frame = [0u8; BYTES];
     zeroize::Zeroize::zeroize(&mut frame[..]);
     black_box(&mut frame);
 }

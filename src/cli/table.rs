@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn a_login_shows_the_token_and_a_wrapped_answer_only_its_wrapping() {
         let login = json!({"data": null, "auth": {"client_token": "t", "accessor": "a",
-            "lease_duration": 60, "renewable": true, "policies": ["default"], "metadata": {"n": "v"}}});
+            "lease_duration": 60, "renewable": true, "policies": ["default"],
+            "metadata": {"n": "v"}}});
         let rows = reply_rows(&login);
         assert!(rows.contains(&("token".to_owned(), "t".to_owned())));
         assert!(rows.contains(&("token_meta_n".to_owned(), "v".to_owned())));

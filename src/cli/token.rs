@@ -27,7 +27,8 @@ pub struct Create {
     /// Policy, a subset of the caller's; may be given several times
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
-    /// What the token is narrowed to, such as read:secret/data/reports/*; may be given several times
+    /// What the token is narrowed to, such as read:secret/data/reports/*; may be given several
+    /// times
     #[arg(long, value_name = "CAPABILITY:PATH")]
     scope: Vec<String>,
     /// How long it lives, such as 90s or 1h
@@ -189,7 +190,7 @@ impl Create {
 }
 
 impl Named {
-    /// `lookup` becomes `lookup-self`, `lookup` or `lookup-accessor` with the body that goes with it.
+    /// `lookup` becomes `lookup-self`, `lookup` or `lookup-accessor`, with its body.
     fn request(
         &self,
         session: &mut Session<'_>,

@@ -12,7 +12,7 @@ use super::connection::Answer;
 use super::error::{ClientError, Refusal};
 use crate::types::secret::SecretString;
 
-/// What RFC 3986 §2.3 leaves alone, plus what §3.3 allows in a segment and servers read literally.
+/// What RFC 3986 §2.3 leaves alone, and of what §3.3 allows in a segment all that is common.
 const KEPT: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')

@@ -16,7 +16,8 @@ const TIMEOUT_SECS_DEFAULT: u64 = 60;
 pub struct Settings {
     /// `https://host:port`.
     pub address: String,
-    /// PEM file of the authorities that may have signed the server's certificate; the system's when absent.
+    /// PEM file of the authorities that may have signed the server's certificate; those of the
+    /// system when absent.
     pub ca_cert: Option<PathBuf>,
     /// PEM file of our certificate and its chain.
     pub client_cert: Option<PathBuf>,

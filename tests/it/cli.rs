@@ -1,6 +1,8 @@
 //! The program as a user runs it, where it needs no server.
 
+mod demo;
 mod dev;
+mod lease;
 
 use std::net::TcpListener;
 use std::path::Path;

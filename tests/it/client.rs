@@ -24,7 +24,6 @@ use leasehold::types::time::SystemClock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::pki::{Ca, Issued, Spec};
@@ -45,6 +44,8 @@ async fn echo(
 ) -> Response {
     seen.requests.fetch_add(1, Ordering::SeqCst);
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok().map(str::to_owned));
+    let peer = connection.peer.as_ref();
+    let spiffe = peer.and_then(|peer| peer.spiffe_id()).map(ToString::to_string);
     match request.uri().path() {
         "/v1/busy" if seen.busy.load(Ordering::SeqCst) > 0 => {
             seen.busy.fetch_sub(1, Ordering::SeqCst);
@@ -52,14 +53,14 @@ async fn echo(
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")], body).into_response()
         }
         "/v1/page" => "<html>".into_response(),
-        "/v1/never" => Semaphore::new(0).acquire().await.map(|_| ()).unwrap_err().to_string().into_response(),
+        "/v1/never" => std::future::pending().await,
         _ => json!({ "data": {
             "method": request.method().as_str(),
             "target": request.uri().to_string(),
             "token": header("x-vault-token"),
             "request": header("x-vault-request"),
             "connection": connection.id,
-            "spiffe": connection.peer.as_ref().and_then(|peer| peer.spiffe_id().map(ToString::to_string)),
+            "spiffe": spiffe,
         }})
         .to_string()
         .into_response(),

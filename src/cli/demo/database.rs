@@ -42,7 +42,8 @@ impl Target {
         Ok(match ThrowawayPostgres::start().await {
             Ok(private) => Ok(Self {
                 url: format!(
-                    "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",
+                    "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres\
+                     ?sslmode=disable",
                     private.port()
                 ),
                 username: SUPERUSER.to_owned(),

@@ -22,7 +22,8 @@ pub struct Rekey {
     /// Show how far it is
     #[arg(long, conflicts_with_all = ["init", "cancel"])]
     status: bool,
-    /// With -init: ask for a quorum of the new shares before they replace the old. Alone: provide one
+    /// With -init: ask for a quorum of the new shares before they replace the old. Alone: provide
+    /// one
     #[arg(long)]
     verify: bool,
     /// With -init: how many new shares

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{leasehold, text};
 
 /// `leasehold dev` in a directory, stopped when dropped.
-struct Dev {
+pub struct Dev {
     child: Child,
     // Kept open: a broker whose output nobody reads must not be what is tested.
     _out: BufReader<ChildStdout>,
@@ -23,7 +23,7 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         let mut child = leasehold(&["dev", "-listen=127.0.0.1:0", "-dir"])
             .arg(dir)
             .stdout(Stdio::piped())
@@ -44,7 +44,7 @@ impl Dev {
     }
 
     /// A command as `who`, by the certificate of the directory.
-    fn as_(&self, who: &str, args: &[&str]) -> Command {
+    pub fn as_(&self, who: &str, args: &[&str]) -> Command {
         let mut command = leasehold(args);
         command
             .env("HOME", self.home.path())
@@ -55,24 +55,24 @@ impl Dev {
         command
     }
 
-    fn run(&self, who: &str, args: &[&str]) -> Output {
+    pub fn run(&self, who: &str, args: &[&str]) -> Output {
         self.as_(who, args).output().unwrap()
     }
 
     #[track_caller]
-    fn ok(&self, who: &str, args: &[&str]) -> String {
+    pub fn ok(&self, who: &str, args: &[&str]) -> String {
         let output = self.run(who, args);
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
         text(&output.stdout).to_owned()
     }
 
     #[track_caller]
-    fn json(&self, who: &str, args: &[&str]) -> Value {
+    pub fn json(&self, who: &str, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(who, &[&["-format=json"], args].concat())).unwrap()
     }
 
     #[track_caller]
-    fn refused(&self, who: &str, args: &[&str]) -> String {
+    pub fn refused(&self, who: &str, args: &[&str]) -> String {
         let output = self.run(who, args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stdout));
         text(&output.stderr).to_owned()
@@ -102,7 +102,8 @@ impl Drop for Dev {
     }
 }
 
-fn fresh() -> (TempDir, Dev) {
+/// A new one in a directory of its own.
+pub fn fresh() -> (TempDir, Dev) {
     let temp = TempDir::new().unwrap();
     let dev = Dev::start(&temp.path().join("dev"));
     (temp, dev)

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use read::Problem;
-pub use value::{ByteSize, FileMode, Period};
+pub use value::{ByteSize, Period};
 
 use crate::core::spiffe::TrustDomain;
 use crate::types::secret::SecretString;
@@ -155,8 +155,8 @@ section! {
         name: String = String::new(),
         /// The file.
         path: PathBuf = PathBuf::new(),
-        /// The file's permissions, given when it is made.
-        mode: FileMode = FileMode::PRIVATE,
+        /// Longest time until an accepted entry is on the disk; zero for none.
+        sync: Period = Period::from_secs(1),
     }
 }
 
@@ -542,6 +542,10 @@ impl Config {
         let mut seen = BTreeSet::new();
         for (index, sink) in self.audit_sinks.iter().enumerate() {
             required(found, format!("audit[{index}].path"), is_empty(&sink.path));
+            if sink.sync > PERIOD_MAX {
+                let text = format!("must be at most {PERIOD_MAX}");
+                found.push(Problem::new(format!("audit[{index}].sync"), text));
+            }
             if !is_empty(&sink.path) && !seen.insert(&sink.path) {
                 found.push(Problem::new(format!("audit[{index}].path"), "is used twice"));
             }

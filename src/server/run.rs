@@ -38,8 +38,6 @@ use super::{BindError, Listeners};
 const CACHE_BYTES: u64 = 32 << 20;
 /// How long the answers under way may take when connections are closed because of a seal.
 const SEAL_GRACE: Duration = Duration::from_secs(2);
-/// How often the audit is made to reach the disk.
-const AUDIT_SYNC: Duration = Duration::from_secs(1);
 /// Longest pause between two tries of a revocation.
 const BACKOFF_MAX: Ttl = Ttl::from_secs(300);
 
@@ -219,7 +217,11 @@ fn sink_config(sink: &SinkConfig) -> FileSinkConfig {
     FileSinkConfig {
         name: sink.name.clone(),
         path: sink.path.clone(),
-        sync: SyncPolicy::Interval(AUDIT_SYNC),
+        sync: if sink.sync.is_zero() {
+            SyncPolicy::Always
+        } else {
+            SyncPolicy::Interval(sink.sync.duration())
+        },
     }
 }
 

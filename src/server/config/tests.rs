@@ -91,7 +91,7 @@ fn values_must_fit_together() {
         ("[[seal]]\nkey_file = \"k\"", "seal[0].key_file"),
         ("[[seal]]\n[[seal]]", "seal[1].type"),
         ("[[audit]]\npath = \"audit.log\"", "audit[1].path"),
-        ("[[audit]]\npath = \"b\"\nmode = \"0644\"", "audit[1].mode"),
+        ("[[audit]]\npath = \"b\"\nsync = \"2h\"", "audit[1].sync"),
         ("[[trust]]\nbundle = \"b\"", "trust[0].name"),
         ("[[trust]]\ntrust_domain = \"a.b\"", "trust[0].bundle"),
         ("[[trust]]\ntrust_domain = \"spiffe://a\"\nbundle = \"b\"", "trust[0].trust_domain"),

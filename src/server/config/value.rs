@@ -122,41 +122,6 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// Permissions of a file, written in octal: `"0600"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileMode(u32);
-
-impl FileMode {
-    /// Readable and writable by the owner alone.
-    pub const PRIVATE: Self = Self(0o600);
-
-    /// The permission bits.
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-}
-
-impl Serialize for FileMode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:04o}", self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for FileMode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const OTHERS: u32 = 0o007;
-        const ALL: u32 = 0o777;
-        let text = String::deserialize(deserializer)?;
-        match u32::from_str_radix(&text, 8) {
-            Ok(bits) if bits & OTHERS != 0 && bits <= ALL => {
-                Err(D::Error::custom("must not give everybody access"))
-            }
-            Ok(bits) if (0o200..=ALL).contains(&bits) => Ok(Self(bits)),
-            _ => Err(D::Error::custom("is not a file mode such as \"0600\"")),
-        }
-    }
-}
-
 struct NumberOrText<N, T> {
     expecting: &'static str,
     number: N,
@@ -223,14 +188,6 @@ mod tests {
         }
         for text in ["-1", "\"1MB\"", "\"MiB\"", "\"99999999999GiB\"", "1.5"] {
             assert!(read::<ByteSize>(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn modes_never_give_everybody_access() {
-        assert_eq!(read::<FileMode>("\"0640\"").unwrap().bits(), 0o640);
-        for text in ["\"0644\"", "\"0602\"", "\"9\"", "\"01777\"", "\"0400x\"", "\"0100\"", "384"] {
-            assert!(read::<FileMode>(text).is_err(), "{text}");
         }
     }
 }

@@ -4,6 +4,7 @@ mod administration;
 mod ceremonies;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod memory;
 mod rotation;
 mod witness;
 

@@ -39,6 +39,10 @@ path "database/static-creds/*" {
 path "auth/token/create" {
   capabilities = ["create", "update"]
 }
+# To give back what it leased; other people's leases are not there for it.
+path "sys/leases/revoke" {
+  capabilities = ["update"]
+}
 "#;
 
 /// Initializes the store if it is empty, and unseals it. Returns whether it was empty.

@@ -43,6 +43,11 @@ impl Dev {
         Self { child, _out: out, printed, address, dir: dir.to_owned(), home }
     }
 
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A command as `who`, by the certificate of the directory.
     pub fn as_(&self, who: &str, args: &[&str]) -> Command {
         let mut command = leasehold(args);

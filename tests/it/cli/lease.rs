@@ -1,6 +1,7 @@
 //! Leases on a real PostgreSQL, from the command line.
 
 use super::dev::{Dev, fresh};
+use super::leasehold;
 use crate::support::postgres::TestPostgres;
 
 const CREATION: &str = "creation_statements=CREATE ROLE \"{{name}}\" WITH LOGIN \
@@ -78,6 +79,14 @@ fn leases_are_found_by_what_they_belong_to_and_their_revocation_kills_the_login(
         dev.json("admin", &["lease", "revoke", "-prefix", "-dry-run", "database/creds/reporting"]);
     assert_eq!(planned["lease_ids"], serde_json::json!([one.id]));
     assert!(lets_in(&one));
+
+    let args =
+        ["--uri=spiffe://dev.leasehold.internal/workload/web", "--out=web", "--ttl=1h", "--dir"];
+    let made = leasehold(&[&["dev", "cert"], &args[..]].concat()).arg(dev.dir()).output().unwrap();
+    assert!(made.status.success());
+    dev.refused("web", &["lease", "lookup", &one.id]);
+    dev.run("web", &["lease", "revoke", &one.id]);
+    assert!(lets_in(&one), "another workload's lease was revoked");
 
     dev.ok("workload", &["lease", "revoke", &one.id]);
     assert!(!lets_in(&one) && lets_in(&other));

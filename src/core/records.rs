@@ -31,6 +31,9 @@ use super::error::CoreError;
 /// changed by somebody else meanwhile.
 const COMMIT_ATTEMPTS: usize = 24;
 
+/// Rows looked at first to find out whether a directory has other children than those that go.
+const PRUNING_GLANCE: usize = 8;
+
 /// The kinds of records. Numbers are permanent: they are in every row and in every seal.
 pub mod kinds {
     use crate::storage::Kind;
@@ -475,9 +478,19 @@ impl Records {
             }
         }
         for change in &batch.further {
-            if let Change::PutMeta { name, expect: Some(expected), .. } = change
-                && self.storage.meta(name).await? != *expected
-            {
+            let holds = match change {
+                Change::PutMeta { name, expect: Some(expected), .. } => {
+                    self.storage.meta(name).await? == *expected
+                }
+                Change::RequireRow { key } => self.storage.get(*key).await?.is_some(),
+                Change::PutMeta { expect: None, .. }
+                | Change::Put { .. }
+                | Change::Delete { .. }
+                | Change::RequireChildless { .. }
+                | Change::RequireFewer { .. }
+                | Change::RaiseTermFloor { .. } => true,
+            };
+            if !holds {
                 return Err(StorageError::Conflict.into());
             }
         }
@@ -580,12 +593,7 @@ impl Records {
                 continue;
             }
             let parent = self.parent_tag(dir.namespace, dir.kind, &dir.name);
-            let page = self
-                .storage
-                .list(dir.namespace, dir.kind, parent, None, gone.len().saturating_add(1))
-                .await?;
-            let others = page.rows.iter().any(|row| !gone.contains(&row.key.name));
-            if others || page.next.is_some() {
+            if self.has_others(&dir, parent, &gone).await? {
                 continue;
             }
             let key = self.key(&dir);
@@ -595,6 +603,26 @@ impl Records {
             plan.touched.push(key);
             plan.removed.entry(parent_of(&dir)).or_default().insert(key.name);
         }
+    }
+
+    /// Whether anything but `gone` is listed under `dir`.
+    async fn has_others(
+        &self,
+        dir: &FullName,
+        parent: Tag,
+        gone: &BTreeSet<Tag>,
+    ) -> Result<bool, CoreError> {
+        // A few are enough to find another one in a directory of many, of which few go.
+        for limit in [PRUNING_GLANCE, gone.len().saturating_add(1)] {
+            let page = self.storage.list(dir.namespace, dir.kind, parent, None, limit).await?;
+            if page.rows.iter().any(|row| !gone.contains(&row.key.name)) {
+                return Ok(true);
+            }
+            if page.next.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Moves the data keys of `rows` to the active term.

@@ -9,12 +9,18 @@ use crate::types::id::{EntityId, LeaseId, MountAccessor, NamespaceId, random_uui
 use crate::types::time::Timestamp;
 
 use super::super::error::CoreError;
+use super::super::failpoint::fail_point;
 use super::super::records::{Batch, Precondition, Record, kinds};
-use super::super::view::{Entry, View};
-use super::{Lease, LeaseState, Leases, Owner, decode, mount_label, operation_label, role_label};
+use super::super::view::{Entry, PutOptions, View};
+use super::{
+    COUNT_MAX, Lease, LeaseState, Leases, Owner, decode, failed_label, mount_label,
+    operation_label, role_label,
+};
 
 /// Leases marked in one commit.
 const MARKED_AT_ONCE: usize = 500;
+/// Bulk revocations that one lease can be part of; beyond that the oldest is forgotten.
+const OPERATIONS_MAX: usize = 8;
 /// Most failures listed with an operation.
 const FAILURES_LISTED_MAX: usize = 100;
 
@@ -146,23 +152,33 @@ impl Leases {
         let operation =
             Operation { selector, started_at: self.clock.now(), total: 0, marked: false };
         self.operations().write(&id, &operation, Precondition::Absent).await?;
+        fail_point("bulk.begun");
         self.mark(&id, operation).await?;
         Ok(id)
     }
 
-    async fn mark(&self, id: &str, mut operation: Operation) -> Result<(), CoreError> {
-        let now = self.clock.now();
-        let mut total = 0;
+    async fn mark(&self, id: &str, operation: Operation) -> Result<(), CoreError> {
         let mut walk = self.walk(&operation.selector);
         while let Some(entries) = walk.next_page().await? {
-            total += entries.len() as u64;
-            self.mark_page(Some(id), entries, now).await?;
+            self.mark_page(Some(id), entries).await?;
+            fail_point("bulk.page");
         }
-        operation.total = total.max(operation.total);
-        operation.marked = true;
-        self.operations().write(id, &operation, Precondition::Any).await?;
+        self.finish_marking(id).await?;
         self.wake_sweep();
         Ok(())
+    }
+
+    async fn finish_marking(&self, id: &str) -> Result<(), CoreError> {
+        loop {
+            let Some(entry) = self.operations().get_fresh::<Operation>(id).await? else {
+                return Ok(());
+            };
+            let operation = Operation { marked: true, ..entry.value };
+            match self.operations().write(id, &operation, Precondition::Rev(entry.rev)).await {
+                Err(CoreError::Storage(StorageError::Conflict)) => {}
+                other => return other,
+            }
+        }
     }
 
     /// Gives the leases that belong to a token to the sweep: the token is gone. Durable when it returns.
@@ -170,12 +186,11 @@ impl Leases {
     /// # Errors
     /// When the store fails; call again.
     pub async fn end_with_token(&self, hash: &str) -> Result<(), CoreError> {
-        let now = self.clock.now();
         let mut found = false;
         let mut walk = self.walk(&Selector::Token(hash.to_owned()));
         while let Some(entries) = walk.next_page().await? {
             found |= !entries.is_empty();
-            self.mark_page(None, entries, now).await?;
+            self.mark_page(None, entries).await?;
         }
         if found {
             self.wake_sweep();
@@ -183,47 +198,61 @@ impl Leases {
         Ok(())
     }
 
+    /// Marks the leases of a page in one commit, which also counts them.
     async fn mark_page(
         &self,
         id: Option<&str>,
         entries: Vec<Entry<Lease>>,
-        now: Timestamp,
     ) -> Result<(), CoreError> {
-        let mut batch = Batch::new();
         let entries: Vec<_> =
-            entries.into_iter().map(|entry| (marked(id, entry.value), entry.rev)).collect();
-        for (lease, rev) in &entries {
-            self.put(&mut batch, lease, Precondition::Rev(*rev), now)?;
+            entries.into_iter().filter(|entry| !is_marked(id, &entry.value)).collect();
+        match self.commit_marks(id, &entries).await {
+            Err(CoreError::Storage(StorageError::Conflict)) => {}
+            other => return other,
         }
-        match self.view().commit(&batch).await {
-            Err(CoreError::Storage(StorageError::Conflict)) => {
-                // One of them changed meanwhile: each for itself.
-                for (lease, _) in &entries {
-                    self.mark_one(id, &lease.id, now).await?;
+        // One of them changed meanwhile: each for itself.
+        for entry in entries {
+            let name = entry.value.id.as_str();
+            loop {
+                let Some(fresh) = self.view().get_fresh::<Lease>(name).await? else { break };
+                if is_marked(id, &fresh.value) {
+                    break;
                 }
-                Ok(())
+                match self.commit_marks(id, &[fresh]).await {
+                    Err(CoreError::Storage(StorageError::Conflict)) => {}
+                    other => {
+                        other?;
+                        break;
+                    }
+                }
             }
-            other => other,
         }
+        Ok(())
     }
 
-    async fn mark_one(
+    async fn commit_marks(
         &self,
         id: Option<&str>,
-        lease: &LeaseId,
-        now: Timestamp,
+        entries: &[Entry<Lease>],
     ) -> Result<(), CoreError> {
-        loop {
-            let Some(entry) = self.view().get_fresh::<Lease>(lease.as_str()).await? else {
-                return Ok(());
-            };
-            let mut batch = Batch::new();
-            self.put(&mut batch, &marked(id, entry.value), Precondition::Rev(entry.rev), now)?;
-            match self.view().commit(&batch).await {
-                Err(CoreError::Storage(StorageError::Conflict)) => {}
-                other => return other,
-            }
+        if entries.is_empty() {
+            return Ok(());
         }
+        let now = self.clock.now();
+        let mut batch = Batch::new();
+        for entry in entries {
+            let lease = marked(id, entry.value.clone());
+            let due_at = lease.settles_at.unwrap_or(now);
+            self.put(&mut batch, &lease, Precondition::Rev(entry.rev), due_at)?;
+        }
+        let Some(id) = id else { return self.view().commit(&batch).await };
+        let found = self.operations().get_fresh::<Operation>(id).await?;
+        let entry = found.ok_or_else(|| CoreError::internal("a bulk revocation has no record"))?;
+        let total = entry.value.total.saturating_add(entries.len() as u64);
+        let operation = Operation { total, ..entry.value };
+        let expected = Precondition::Rev(entry.rev);
+        self.operations().put(&mut batch, id, &operation, expected, PutOptions::default())?;
+        self.view().commit(&batch).await
     }
 
     /// Takes up the bulk revocations that a crash broke off. After unseal.
@@ -251,23 +280,23 @@ impl Leases {
             return Ok(None);
         }
         let Some(entry) = self.operations().get::<Operation>(id).await? else { return Ok(None) };
-        let mut pending = 0;
-        let mut failures = Vec::new();
-        let mut walk = self.walk(&Selector::Operation(id.to_owned()));
-        while let Some(entries) = walk.next_page().await? {
-            pending += entries.len() as u64;
-            for lease in entries.into_iter().map(|entry| entry.value) {
-                if let Some(error) = lease.last_error
-                    && failures.len() < FAILURES_LISTED_MAX
-                {
-                    failures.push(BulkFailure {
-                        lease_id: lease.id,
-                        attempts: lease.attempts,
-                        error,
-                    });
-                }
-            }
-        }
+        let tag = |label: &str| self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, label);
+        let storage = self.records.storage();
+        let pending = storage
+            .count_labelled(NamespaceId::ROOT, kinds::LEASE, tag(&operation_label(id)), COUNT_MAX)
+            .await?;
+        let (failed, _) = self
+            .records
+            .labelled(NamespaceId::ROOT, kinds::LEASE, &failed_label(id), None, FAILURES_LISTED_MAX)
+            .await?;
+        let failures = decode(&failed)?
+            .into_iter()
+            .map(|Entry { value: lease, .. }| BulkFailure {
+                lease_id: lease.id,
+                attempts: lease.attempts,
+                error: lease.last_error.unwrap_or_default(),
+            })
+            .collect();
         Ok(Some(BulkProgress {
             id: id.to_owned(),
             total: entry.value.total,
@@ -331,9 +360,21 @@ impl Walk<'_> {
     }
 }
 
-fn marked(operation: Option<&str>, lease: Lease) -> Lease {
-    let operation = operation.map(str::to_owned).or(lease.operation);
-    Lease { state: LeaseState::Revoking, operation, ..lease }
+/// Whether marking for `operation` would change nothing.
+fn is_marked(operation: Option<&str>, lease: &Lease) -> bool {
+    lease.state == LeaseState::Revoking
+        && operation.is_none_or(|id| lease.operations.iter().any(|known| known == id))
+}
+
+fn marked(operation: Option<&str>, mut lease: Lease) -> Lease {
+    lease.state = LeaseState::Revoking;
+    if let Some(id) = operation {
+        if lease.operations.len() >= OPERATIONS_MAX {
+            lease.operations.remove(0);
+        }
+        lease.operations.push(id.to_owned());
+    }
+    lease
 }
 
 fn dir_name(record: &Record) -> String {

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::types::id::NamespaceId;
 use crate::types::time::Timestamp;
@@ -27,8 +27,13 @@ pub struct Hold {
     pub since: Timestamp,
 }
 
-#[derive(Default)]
-pub(super) struct HoldCell(ArcSwapOption<Hold>);
+pub(super) struct HoldCell(watch::Sender<Option<Arc<Hold>>>);
+
+impl Default for HoldCell {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
 
 impl Leases {
     fn core_view(&self) -> View {
@@ -41,14 +46,18 @@ impl Leases {
     /// When the store fails.
     pub async fn load_hold(&self) -> Result<(), CoreError> {
         let stored = self.core_view().get_fresh::<Hold>(NAME).await?;
-        self.hold.0.store(stored.map(|entry| Arc::new(entry.value)));
-        self.report_hold();
+        self.put_hold(stored.map(|entry| Arc::new(entry.value)));
         Ok(())
     }
 
     /// The hold in force.
     pub fn hold(&self) -> Option<Arc<Hold>> {
-        self.hold.0.load_full()
+        self.hold.0.borrow().clone()
+    }
+
+    /// Told of each change of the hold.
+    pub fn hold_changes(&self) -> watch::Receiver<Option<Arc<Hold>>> {
+        self.hold.0.subscribe()
     }
 
     /// Holds all revocations back. One that is in force already keeps its reason.
@@ -60,8 +69,7 @@ impl Leases {
             return Ok(());
         }
         let hold = Hold { reason, since: self.clock.now() };
-        self.hold.0.store(Some(Arc::new(hold.clone())));
-        self.report_hold();
+        self.put_hold(Some(Arc::new(hold.clone())));
         self.core_view().write(NAME, &hold, Precondition::Any).await
     }
 
@@ -71,9 +79,7 @@ impl Leases {
     /// When the store fails; the hold then stays.
     pub async fn release_hold(&self) -> Result<(), CoreError> {
         self.core_view().remove(NAME).await?;
-        self.hold.0.store(None);
-        self.report_hold();
-        self.wake_sweep();
+        self.put_hold(None);
         Ok(())
     }
 
@@ -85,7 +91,16 @@ impl Leases {
         }
     }
 
-    fn report_hold(&self) {
-        metrics::gauge!("leasehold_hold").set(if self.hold().is_some() { 1.0 } else { 0.0 });
+    fn put_hold(&self, hold: Option<Arc<Hold>>) {
+        metrics::gauge!("leasehold_hold").set(if hold.is_some() { 1.0 } else { 0.0 });
+        let released = hold.is_none();
+        let changed = self.hold.0.send_if_modified(|present| {
+            let changed = *present != hold;
+            *present = hold;
+            changed
+        });
+        if changed && released {
+            self.wake_sweep();
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::storage::{Change, RowKey, StorageError};
 use crate::types::id::{LeaseId, NamespaceId, random_base62};
@@ -11,12 +12,15 @@ use crate::types::time::{Timestamp, Ttl};
 use super::super::engine::LeasePlan;
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
+use super::super::lifetime::Lifetime;
 use super::super::mount::Mounted;
 use super::super::records::{Batch, Precondition, kinds};
 use super::super::reply::{LeaseReply, Reply};
 use super::super::view::{PutOptions, View};
+use super::undo::Attempt;
 use super::{
-    INTENT_GRACE, ISSUE_TIMEOUT, Lease, LeaseState, Leases, Owner, mount_label, role_label,
+    INTENT_GRACE, ISSUE_TIMEOUT, Lease, LeaseState, Leases, Owner, mount_label, no_answer,
+    role_label,
 };
 
 /// Longest idempotency key.
@@ -40,8 +44,8 @@ pub struct Issuing<'a> {
 
 /// Leads from an idempotency key to the lease it made.
 #[derive(Serialize, Deserialize)]
-struct Idempotency {
-    lease: LeaseId,
+pub(super) struct Idempotency {
+    pub(super) lease: LeaseId,
 }
 
 /// What is known of an idempotency key.
@@ -68,89 +72,53 @@ impl Leases {
                 Repeat::Fresh(precondition) => replacing = precondition,
             }
         }
-        let (lease, warning) = self.intend(&issuing, plan, idempotency, now)?;
-        self.write_intent(&issuing, &lease, replacing).await?;
-
+        let (lease, warning) = intend(&issuing, plan, idempotency, now)?;
         // From here on, leaving early in any way hands the intent to the sweep.
-        let guard = BreakOff { leases: self, id: Some(lease.id.clone()) };
-        let issued = tokio::time::timeout(
-            ISSUE_TIMEOUT,
-            issuing.mounted.engine()?.issue(&issuing.mounted.context(), lease.facts()),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            Err(CoreError::Upstream {
-                target: lease.target.clone(),
-                message: "it did not answer in time".into(),
-            })
-        })?;
+        let mut attempt = Attempt::begin(self, &lease);
+        if let Err(refusal) = self.write_intent(&issuing, &lease, replacing).await {
+            // An unreachable store may have taken it all the same.
+            if !matches!(refusal, CoreError::Storage(_)) {
+                attempt.done();
+            }
+            return Err(refusal);
+        }
+        attempt.touches(&lease);
+        let issued = self.create(issuing.mounted, &lease).await?;
         fail_point("lease.issued");
 
-        let mut active = Lease { state: LeaseState::Active, ..lease };
+        let mut active = Lease { state: LeaseState::Active, settles_at: None, ..lease };
         active.answer = active.idempotency.is_some().then(|| issued.clone());
         let mut batch = Batch::new();
         self.put(&mut batch, &active, Precondition::Rev(1), active.expires_at)?;
-        self.view().commit(&batch).await?;
-        guard.defuse();
+        match self.view().commit(&batch).await {
+            Err(CoreError::Storage(StorageError::Conflict)) => {
+                return Err(CoreError::denied("the lease was revoked while it was being issued"));
+            }
+            other => other?,
+        }
+        attempt.done();
         fail_point("lease.active");
-        self.wake_sweep();
-        metrics::counter!("leasehold_leases_issued_total", "mount" => issuing.mounted.entry.path.clone())
-            .increment(1);
+        self.wake_sweep_at(active.expires_at);
+        metrics::counter!(
+            "leasehold_leases_issued_total", "mount" => issuing.mounted.entry.path.clone()
+        )
+        .increment(1);
         let mut reply = lease_reply(&active, now);
         reply.data = Some(issued);
         reply.warnings.extend(warning);
         Ok(reply)
     }
 
-    fn intend(
+    async fn create(
         &self,
-        issuing: &Issuing<'_>,
-        plan: LeasePlan,
-        idempotency: Option<String>,
-        now: Timestamp,
-    ) -> Result<(Lease, Option<String>), CoreError> {
-        let facts = &issuing.mounted.facts;
-        let max = plan.max_ttl.limited_by(facts.max_ttl);
-        let wanted = plan.ttl.or(facts.default_ttl);
-        let ttl = wanted.limited_by(max);
-        let max_expires_at = match issuing.caller_expires_at {
-            Some(end) => now.plus(max).min(end),
-            None => now.plus(max),
-        };
-        let expires_at = now.plus(ttl).min(max_expires_at);
-        if expires_at <= now {
-            return Err(CoreError::denied("the caller's own lifetime is over"));
-        }
-        let warning = (expires_at < now.plus(wanted)).then(|| {
-            format!(
-                "the lifetime asked for was cut to {} seconds: nothing outlives its role, its mount \
-                 or its caller",
-                expires_at.remaining(now).as_secs()
-            )
-        });
-        let id = format!("{}/{}", issuing.path.trim_end_matches('/'), random_base62(24)?);
-        let lease = Lease {
-            id: LeaseId::new(id),
-            state: LeaseState::Intent,
-            mount: facts.accessor.clone(),
-            path: issuing.path.to_owned(),
-            owner: issuing.owner.clone(),
-            role: plan.role,
-            target: format!("{}/{}", facts.accessor, plan.target),
-            issued_at: now,
-            expires_at,
-            max_expires_at,
-            renewed_at: None,
-            renewable: plan.renewable,
-            data: plan.data,
-            attempts: 0,
-            last_error: None,
-            failing_since: None,
-            operation: None,
-            idempotency,
-            answer: None,
-        };
-        Ok((lease, warning))
+        mounted: &Arc<Mounted>,
+        lease: &Lease,
+    ) -> Result<Map<String, Value>, CoreError> {
+        let context = mounted.context();
+        let creation = mounted.engine()?.issue(&context, lease.facts());
+        tokio::time::timeout(ISSUE_TIMEOUT, creation)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(lease)))
     }
 
     async fn write_intent(
@@ -159,8 +127,8 @@ impl Leases {
         lease: &Lease,
         replacing: Precondition,
     ) -> Result<(), CoreError> {
-        let due_at = lease.issued_at.plus(INTENT_GRACE);
         let mut batch = Batch::new();
+        let due_at = lease.settles_at.unwrap_or(lease.issued_at);
         self.put(&mut batch, lease, Precondition::Absent, due_at)?;
         if let Some(name) = &lease.idempotency {
             let value = Idempotency { lease: lease.id.clone() };
@@ -175,7 +143,8 @@ impl Leases {
                 namespace: NamespaceId::ROOT,
                 kind: kinds::LEASE,
                 label: self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label),
-                max,
+                // Judged with the new lease already counted.
+                max: max.saturating_add(1),
             });
         }
         fail_point("lease.before-intent");
@@ -230,9 +199,14 @@ impl Leases {
             return Ok(Repeat::Fresh(Precondition::Absent));
         };
         let fresh = Repeat::Fresh(Precondition::Rev(entry.rev));
-        let Some(lease) = self.get(&entry.value.lease).await? else {
+        let id = entry.value.lease;
+        // Not from the cache: the answer must not name a credential that another node has revoked.
+        let Some(lease) = self.view().get_fresh::<Lease>(id.as_str()).await? else {
             return Ok(fresh);
         };
+        if self.is_broken_off(&id) {
+            return Ok(fresh);
+        }
         let lease = lease.value;
         match lease.state {
             LeaseState::Active if now < lease.expires_at => {
@@ -259,31 +233,50 @@ impl Leases {
         let options = PutOptions { due_at: Some(due_at), labels: lease.labels() };
         self.view().put(batch, lease.id.as_str(), lease, precondition, options)
     }
-
-    /// Takes back a credential whose answer never left the server.
-    pub fn withdraw(&self, id: &LeaseId) {
-        self.break_off(id.clone());
-    }
 }
 
-/// Hands an intent to the sweep when issuing ends in any way but success, a dropped request included.
-struct BreakOff<'a> {
-    leases: &'a Leases,
-    id: Option<LeaseId>,
-}
-
-impl BreakOff<'_> {
-    fn defuse(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for BreakOff<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.leases.break_off(id);
-        }
-    }
+fn intend(
+    issuing: &Issuing<'_>,
+    plan: LeasePlan,
+    idempotency: Option<String>,
+    now: Timestamp,
+) -> Result<(Lease, Option<String>), CoreError> {
+    let facts = &issuing.mounted.facts;
+    let lifetime = Lifetime {
+        issued_at: now,
+        role_max: plan.max_ttl,
+        mount_max: facts.max_ttl,
+        not_after: issuing.caller_expires_at,
+        ..Lifetime::default()
+    };
+    let span = lifetime
+        .initial(plan.ttl, facts.default_ttl)
+        .map_err(|over| CoreError::denied(over.to_string()))?;
+    let id = format!("{}/{}", issuing.path.trim_end_matches('/'), random_base62(24)?);
+    let lease = Lease {
+        id: LeaseId::new(id),
+        state: LeaseState::Intent,
+        mount: facts.accessor.clone(),
+        path: issuing.path.to_owned(),
+        owner: issuing.owner.clone(),
+        role: plan.role,
+        target: format!("{}/{}", facts.accessor, plan.target),
+        issued_at: now,
+        expires_at: span.expires_at,
+        max_expires_at: lifetime.latest(),
+        renewed_at: None,
+        ttl: span.ttl,
+        renewable: plan.renewable,
+        settles_at: Some(now.plus(INTENT_GRACE)),
+        data: plan.data,
+        attempts: 0,
+        last_error: None,
+        failing_since: None,
+        operations: Vec::new(),
+        idempotency,
+        answer: None,
+    };
+    Ok((lease, span.warning()))
 }
 
 fn idempotency_name(issuing: &Issuing<'_>) -> Result<Option<String>, CoreError> {

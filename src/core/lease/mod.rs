@@ -4,15 +4,18 @@
 //! the credential that will be made, so a crash at any moment leaves nothing on a target that no row
 //! names. Rows are found by due time, so a million of them cost disk and not memory.
 
+mod breaker;
 mod bulk;
 mod hold;
 mod issue;
 mod renew;
 mod revoke;
 mod sweep;
+mod undo;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -40,6 +43,8 @@ const INTENT_GRACE: Ttl = Ttl::from_secs(120);
 const ISSUE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a target may take to revoke one.
 const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// Leases are counted up to this, which is to say: all of them.
+const COUNT_MAX: u64 = u64::MAX >> 1;
 /// Label of the leases whose revocation has failed at least once.
 const OVERDUE: &str = "overdue";
 
@@ -129,8 +134,14 @@ pub struct Lease {
     pub max_expires_at: Timestamp,
     /// When it was last renewed.
     pub renewed_at: Option<Timestamp>,
+    /// Its first lifetime: what a renewal gives that asks for none.
+    pub ttl: Ttl,
     /// Whether it can be renewed.
     pub renewable: bool,
+    /// While the target may still be creating the credential: until when at most. A row is not
+    /// forgotten before that, because what is revoked now may only come to be a moment later.
+    #[serde(default)]
+    pub settles_at: Option<Timestamp>,
     /// What the engine needs to renew and revoke it.
     pub data: Value,
     /// Tries to revoke it that failed.
@@ -142,9 +153,9 @@ pub struct Lease {
     /// When revoking it first failed.
     #[serde(default)]
     pub failing_since: Option<Timestamp>,
-    /// The bulk revocation it is part of.
+    /// The bulk revocations it is part of.
     #[serde(default)]
-    pub operation: Option<String>,
+    pub operations: Vec<String>,
     /// Name of the idempotency record that leads to it.
     #[serde(default)]
     pub idempotency: Option<String>,
@@ -170,13 +181,20 @@ impl Lease {
 
     fn labels(&self) -> Vec<String> {
         let mut labels = vec![self.owner.label(), self.role_label(), mount_label(&self.mount)];
+        labels.extend(self.operations.iter().map(|id| operation_label(id)));
         if self.failing_since.is_some() {
             labels.push(OVERDUE.to_owned());
-        }
-        if let Some(operation) = &self.operation {
-            labels.push(operation_label(operation));
+            labels.extend(self.operations.iter().map(|id| failed_label(id)));
         }
         labels
+    }
+}
+
+/// The target of `lease` took too long.
+fn no_answer(lease: &Lease) -> CoreError {
+    CoreError::Upstream {
+        target: lease.target.clone(),
+        message: "it did not answer in time".into(),
     }
 }
 
@@ -192,17 +210,26 @@ fn operation_label(operation: &str) -> String {
     format!("operation:{operation}")
 }
 
+/// Those of an operation that could not be revoked yet.
+fn failed_label(operation: &str) -> String {
+    format!("failed:{operation}")
+}
+
 /// The leases of an unsealed server.
 pub struct Leases {
     records: Arc<Records>,
     mounts: Arc<MountTable>,
     clock: Arc<dyn Clock>,
     settings: LeaseSettings,
-    /// Told whenever something became due earlier than the sweep may have planned.
-    pub(super) wake: Notify,
-    /// Intents whose issuing was broken off: to be revoked without waiting for their grace.
-    broken_off: Mutex<BTreeSet<LeaseId>>,
-    breakers: sweep::Breakers,
+    /// Told whenever something became due earlier than the sweep has planned.
+    wake: Notify,
+    /// When the sweep will look again, in milliseconds; what is due later need not wake it.
+    planned: AtomicI64,
+    /// What is being issued by this process right now.
+    in_flight: Mutex<BTreeSet<LeaseId>>,
+    /// What has to be taken back without waiting for its due time.
+    broken_off: Mutex<BTreeMap<LeaseId, undo::BrokenOff>>,
+    breakers: breaker::Breakers,
     hold: hold::HoldCell,
     node: u64,
 }
@@ -222,8 +249,10 @@ impl Leases {
             clock,
             settings,
             wake: Notify::new(),
+            planned: AtomicI64::new(i64::MAX),
+            in_flight: Mutex::default(),
             broken_off: Mutex::default(),
-            breakers: sweep::Breakers::default(),
+            breakers: breaker::Breakers::default(),
             hold: hold::HoldCell::default(),
             node,
         }
@@ -291,7 +320,7 @@ impl Leases {
         }
         let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &mount_label(mount));
         let storage = self.records.storage();
-        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, u64::MAX >> 1).await?)
+        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, COUNT_MAX).await?)
     }
 
     /// Tells the sweep that something may be due.
@@ -299,10 +328,16 @@ impl Leases {
         self.wake.notify_one();
     }
 
-    fn break_off(&self, id: LeaseId) {
-        self.broken_off.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        self.wake.notify_one();
+    /// Tells the sweep that something is due at `at`, if that is earlier than it plans to look.
+    fn wake_sweep_at(&self, at: Timestamp) {
+        if at.as_millis() < self.planned.load(Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn decode(records: &[Record]) -> Result<Vec<Entry<Lease>>, CoreError> {

@@ -1,18 +1,26 @@
 //! Renewing: the target first, then the row. Dying in between leaves a lease that ends earlier.
 
+use std::sync::Arc;
+
 use crate::storage::StorageError;
 use crate::types::id::LeaseId;
 use crate::types::time::{Timestamp, Ttl};
 
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
+use super::super::lifetime::Lifetime;
+use super::super::mount::Mounted;
 use super::super::records::{Batch, Precondition};
 use super::super::reply::{LeaseReply, Reply};
-use super::{ISSUE_TIMEOUT, Lease, Leases};
+use super::super::view::Entry;
+use super::{ISSUE_TIMEOUT, Lease, Leases, no_answer};
+
+/// How often a renewal starts over because another one came between.
+const ATTEMPTS: usize = 16;
 
 impl Leases {
     /// Prolongs a lease to `increment` from now (zero: its first lifetime again), within its limits
-    /// and the life of the caller.
+    /// and the life of the caller. Never shortens it.
     ///
     /// # Errors
     /// `Invalid` when the lease is unknown, over or not renewable; `Upstream` when the target is down.
@@ -22,65 +30,94 @@ impl Leases {
         increment: Ttl,
         caller_expires_at: Option<Timestamp>,
     ) -> Result<Reply, CoreError> {
-        let now = self.clock.now();
-        let entry = self.get(id).await?.ok_or_else(unknown)?;
-        let lease = entry.value;
-        if !lease.is_live(now) {
+        for _ in 0..ATTEMPTS {
+            let entry = self.get(id).await?.ok_or_else(unknown)?;
+            let now = self.clock.now();
+            if !entry.value.is_live(now) {
+                return Err(unknown());
+            }
+            if !entry.value.renewable {
+                return Err(CoreError::invalid("lease is not renewable"));
+            }
+            let mounted = self.mounts.by_accessor(&entry.value.mount).ok_or_else(unknown)?;
+            let wanted = now.plus(increment.or(entry.value.ttl));
+            let end = end(&entry.value, &mounted, increment, caller_expires_at, now);
+            if end > entry.value.expires_at && !self.prolong(&mounted, entry, now, end).await? {
+                continue;
+            }
+            let duration = end.remaining(now);
+            let mut reply = Reply {
+                lease: Some(LeaseReply { id: id.clone(), renewable: true, duration }),
+                ..Reply::default()
+            };
+            if end < wanted {
+                reply.warnings.push(format!(
+                    "the lifetime is {} seconds: nothing outlives its role, its mount or its caller",
+                    duration.as_secs()
+                ));
+            }
+            return Ok(reply);
+        }
+        Err(StorageError::Busy.into())
+    }
+
+    /// False when the row was changed by somebody else meanwhile.
+    async fn prolong(
+        &self,
+        mounted: &Arc<Mounted>,
+        entry: Entry<Lease>,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<bool, CoreError> {
+        let (promised, rev) = (entry.value.expires_at, entry.rev);
+        let renewed = Lease { expires_at, renewed_at: Some(now), ..entry.value };
+        self.tell_target(mounted, &renewed).await?;
+        fail_point("lease.renewed");
+        if self.clock.now() >= promised {
             return Err(unknown());
         }
-        if !lease.renewable {
-            return Err(CoreError::invalid("lease is not renewable"));
-        }
-        let first = lease.expires_at.remaining(lease.renewed_at.unwrap_or(lease.issued_at));
-        let limit = match caller_expires_at {
-            Some(end) => lease.max_expires_at.min(end),
-            None => lease.max_expires_at,
-        };
-        let wanted = now.plus(increment.or(first));
-        // A renewal never takes back what was already promised by an earlier one.
-        let expires_at = wanted.min(limit).max(lease.expires_at.min(limit));
-        if expires_at <= now {
-            return Err(CoreError::denied("the caller's own lifetime is over"));
-        }
-        let renewed = Lease { expires_at, renewed_at: Some(now), ..lease };
-        self.tell_target(&renewed).await?;
-        fail_point("lease.renewed");
         let mut batch = Batch::new();
-        self.put(&mut batch, &renewed, Precondition::Rev(entry.rev), expires_at)?;
+        self.put(&mut batch, &renewed, Precondition::Rev(rev), expires_at)?;
         match self.view().commit(&batch).await {
             Ok(()) => {}
             // Revoked, or renewed by another request, since it was read.
-            Err(CoreError::Storage(StorageError::Conflict)) => return Err(unknown()),
+            Err(CoreError::Storage(StorageError::Conflict)) => return Ok(false),
             Err(error) => return Err(error),
         }
-        let mut reply = Reply {
-            lease: Some(LeaseReply {
-                id: renewed.id.clone(),
-                renewable: true,
-                duration: expires_at.remaining(now),
-            }),
-            ..Reply::default()
-        };
-        if expires_at < wanted {
-            reply.warnings.push("the lifetime asked for was cut to what the lease may have".into());
+        if self.clock.now() >= promised {
+            // The sweep may have taken the row up, as it was before, while this was being stored.
+            // What may be dead already is not promised to anybody.
+            self.withdraw(&renewed.id);
+            return Err(unknown());
         }
-        Ok(reply)
+        Ok(true)
     }
 
-    async fn tell_target(&self, lease: &Lease) -> Result<(), CoreError> {
-        let mounted = self.mounts.by_accessor(&lease.mount).ok_or_else(unknown)?;
-        tokio::time::timeout(
-            ISSUE_TIMEOUT,
-            mounted.engine()?.renew(&mounted.context(), lease.facts()),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            Err(CoreError::Upstream {
-                target: lease.target.clone(),
-                message: "it did not answer in time".into(),
-            })
-        })
+    async fn tell_target(&self, mounted: &Arc<Mounted>, lease: &Lease) -> Result<(), CoreError> {
+        let context = mounted.context();
+        let renewal = mounted.engine()?.renew(&context, lease.facts());
+        tokio::time::timeout(ISSUE_TIMEOUT, renewal).await.unwrap_or_else(|_| Err(no_answer(lease)))
     }
+}
+
+/// When a lease ends that is renewed at `now`.
+fn end(
+    lease: &Lease,
+    mounted: &Mounted,
+    increment: Ttl,
+    caller_expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Timestamp {
+    let lifetime = Lifetime {
+        issued_at: lease.issued_at,
+        mount_max: mounted.facts.max_ttl,
+        not_after: caller_expires_at
+            .map_or(Some(lease.max_expires_at), |end| Some(lease.max_expires_at.min(end))),
+        ..Lifetime::default()
+    };
+    let span = lifetime.renewed(now, increment, lease.ttl);
+    // What was promised already stays promised, also when less could be given by now.
+    span.map_or(lease.expires_at, |span| span.expires_at.max(lease.expires_at))
 }
 
 fn unknown() -> CoreError {

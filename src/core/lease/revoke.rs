@@ -1,5 +1,9 @@
 //! Revoking one lease, and telling the truth about it.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+
 use crate::storage::StorageError;
 use crate::types::id::LeaseId;
 use crate::types::secret::fill_random;
@@ -9,17 +13,20 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::records::{Batch, Precondition};
 use super::super::view::Entry;
-use super::{Lease, LeaseState, Leases, REVOKE_TIMEOUT};
+use super::{Lease, LeaseState, Leases, REVOKE_TIMEOUT, no_answer};
 
 /// First pause after a failed revocation.
 const BACKOFF_FIRST_SECS: u64 = 5;
+/// How long the sweep leaves a lease alone that a request is revoking: longer than that can take.
+const IN_HAND: Ttl = Ttl::from_secs(REVOKE_TIMEOUT.as_secs() + 30);
 
 impl Leases {
     /// Revokes a lease and answers once the credential is dead. A lease that is not there is dead.
     ///
     /// # Errors
     /// `Upstream` when the target did not do it: the lease stays, is listed as overdue, and is tried
-    /// again until it succeeds. `Held` while a hold is in force.
+    /// again until it succeeds. Also while the credential is still being created: it is then revoked
+    /// as soon as that has ended. `Held` while a hold is in force.
     pub async fn revoke(&self, id: &LeaseId) -> Result<(), CoreError> {
         self.refuse_held()?;
         loop {
@@ -27,6 +34,14 @@ impl Leases {
             match self.begin_revoking(entry).await {
                 Ok(entry) => {
                     fail_point("lease.revoking");
+                    if self.is_unsettled(&entry.value, self.clock.now()) {
+                        return Err(CoreError::Upstream {
+                            target: entry.value.target,
+                            message: "the credential is still being created, and will be revoked \
+                                      then"
+                                .into(),
+                        });
+                    }
                     return self.finish_revoking(entry).await;
                 }
                 // Renewed or revoked since it was read.
@@ -40,10 +55,10 @@ impl Leases {
     async fn begin_revoking(&self, entry: Entry<Lease>) -> Result<Entry<Lease>, CoreError> {
         let lease = Lease { state: LeaseState::Revoking, ..entry.value };
         let mut batch = Batch::new();
-        // The sweep would take it up too if it were due at once; this call has it in hand.
-        let due_at = self.clock.now().plus(Ttl::from_secs(REVOKE_TIMEOUT.as_secs()));
+        let due_at = lease.settles_at.unwrap_or_else(|| self.clock.now().plus(IN_HAND));
         self.put(&mut batch, &lease, Precondition::Rev(entry.rev), due_at)?;
         self.view().commit(&batch).await?;
+        self.wake_sweep_at(due_at);
         Ok(Entry { value: lease, rev: entry.rev + 1, due_at: Some(due_at) })
     }
 
@@ -51,13 +66,23 @@ impl Leases {
         match self.kill(&entry.value).await {
             Ok(()) => {
                 fail_point("lease.killed");
-                self.forget(std::slice::from_ref(&entry)).await
+                self.forget(&[entry]).await
             }
             Err(error) => {
+                let id = entry.value.id.clone();
                 self.note_failure(entry, &error).await?;
-                Err(error)
+                // Of two that revoke the same at once, the slower may find nothing to revoke.
+                match self.view().get_fresh::<Lease>(id.as_str()).await? {
+                    None => Ok(()),
+                    Some(_) => Err(error),
+                }
             }
         }
+    }
+
+    /// Whether the target may still be creating the credential.
+    pub(super) fn is_unsettled(&self, lease: &Lease, now: Timestamp) -> bool {
+        lease.settles_at.is_some_and(|settled| now < settled || self.is_in_flight(&lease.id))
     }
 
     /// Makes the credential dead on its target. A mount that is gone has nothing to kill it with.
@@ -66,17 +91,17 @@ impl Leases {
             target: lease.target.clone(),
             message: "its mount is gone".into(),
         })?;
-        let result = tokio::time::timeout(
-            REVOKE_TIMEOUT,
-            mounted.engine()?.revoke(&mounted.context(), lease.facts()),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            Err(CoreError::Upstream {
-                target: lease.target.clone(),
-                message: "it did not answer in time".into(),
-            })
-        });
+        let context = mounted.context();
+        let revocation = AssertUnwindSafe(mounted.engine()?.revoke(&context, lease.facts()));
+        let result = match tokio::time::timeout(REVOKE_TIMEOUT, revocation.catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            // One lease that an engine cannot bear must not stop the revocation of all others.
+            Ok(Err(_)) => Err(CoreError::internal("the engine panicked")),
+            Err(_) => Err(no_answer(lease)),
+        };
+        // Only a target that cannot be reached is down; one that refuses is up.
+        let up = !matches!(result, Err(CoreError::Upstream { .. }));
+        self.breakers.note(&lease.target, up, self.clock.now(), self.settings.backoff_max);
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         metrics::counter!(
             "leasehold_revocations_total",
@@ -88,51 +113,66 @@ impl Leases {
 
     /// Removes the rows of dead credentials in one commit.
     pub(super) async fn forget(&self, dead: &[Entry<Lease>]) -> Result<(), CoreError> {
+        // As they were read, which needs no further look at them.
+        match self.remove_rows(dead, |entry| Precondition::Rev(entry.rev)).await {
+            Err(CoreError::Storage(StorageError::Conflict)) => {}
+            other => return other,
+        }
+        // Whatever was changed about a row meanwhile, its credential is dead.
+        for entry in dead {
+            self.remove_rows(std::slice::from_ref(entry), |_| Precondition::Any).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_rows(
+        &self,
+        dead: &[Entry<Lease>],
+        precondition: impl Fn(&Entry<Lease>) -> Precondition,
+    ) -> Result<(), CoreError> {
         let mut batch = Batch::new();
         for entry in dead {
-            // Whatever was changed about the row meanwhile, its credential is dead.
-            self.view().delete(&mut batch, entry.value.id.as_str(), Precondition::Any);
-            if let Some(name) = &entry.value.idempotency {
-                self.idempotency().delete(&mut batch, name, Precondition::Any);
-            }
+            self.view().delete(&mut batch, entry.value.id.as_str(), precondition(entry));
+            self.delete_idempotency(&mut batch, &entry.value).await?;
         }
         self.view().commit(&batch).await
     }
 
     /// Writes down that a revocation failed, and when it is tried again.
-    pub(super) async fn note_failure(
+    async fn note_failure(&self, entry: Entry<Lease>, error: &CoreError) -> Result<(), CoreError> {
+        let rev = entry.rev;
+        let (lease, due_at) = self.failed(entry.value, error)?;
+        let mut batch = Batch::new();
+        self.put(&mut batch, &lease, Precondition::Rev(rev), due_at)?;
+        match self.view().commit(&batch).await {
+            Ok(()) => {
+                self.wake_sweep_at(due_at);
+                Ok(())
+            }
+            // Somebody else has taken it further; theirs is the newer knowledge.
+            Err(CoreError::Storage(StorageError::Conflict)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A lease after one more try that failed, and when the next one is due.
+    pub(super) fn failed(
         &self,
-        entry: Entry<Lease>,
+        lease: Lease,
         error: &CoreError,
-    ) -> Result<(), CoreError> {
+    ) -> Result<(Lease, Timestamp), CoreError> {
         let now = self.clock.now();
-        let attempts = entry.value.attempts.saturating_add(1);
+        let attempts = lease.attempts.saturating_add(1);
+        let doubled = BACKOFF_FIRST_SECS.saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        let pause = Ttl::from_secs(doubled.min(self.settings.backoff_max.as_secs()).max(1));
         let lease = Lease {
             state: LeaseState::Revoking,
             attempts,
             last_error: Some(error.to_string()),
-            failing_since: Some(entry.value.failing_since.unwrap_or(now)),
-            ..entry.value
+            failing_since: Some(lease.failing_since.unwrap_or(now)),
+            ..lease
         };
-        let due_at = self.next_try(now, attempts)?;
-        let mut batch = Batch::new();
-        self.put(&mut batch, &lease, Precondition::Rev(entry.rev), due_at)?;
-        match self.view().commit(&batch).await {
-            // Somebody else has taken it further; theirs is the newer knowledge.
-            Err(CoreError::Storage(StorageError::Conflict)) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Doubling pauses up to the configured one, each shortened at random by up to a quarter, so that
-    /// leases that failed together do not come back together.
-    fn next_try(&self, now: Timestamp, attempts: u32) -> Result<Timestamp, CoreError> {
-        let doubled = BACKOFF_FIRST_SECS.saturating_mul(1 << attempts.saturating_sub(1).min(20));
-        let pause = Ttl::from_secs(doubled.min(self.settings.backoff_max.as_secs()).max(1));
-        let mut random = [0u8; 2];
-        fill_random(&mut random)?;
-        let cut = pause.as_millis() * i64::from(u16::from_be_bytes(random)) / (4 * 65_536);
-        Ok(now.plus_millis(pause.as_millis() - cut))
+        Ok((lease, now.plus_millis(pause.as_millis() - random_below(pause.as_millis() / 4)?)))
     }
 
     /// Forgets a lease although its credential may live on: the target is gone for good. Tries to
@@ -159,4 +199,11 @@ pub struct Abandoned {
     pub lease: Lease,
     /// Why its credential may still live; `None` when it was revoked after all.
     pub last_error: Option<String>,
+}
+
+/// At random, so that what failed together does not come back together. Zero when `limit` is.
+pub(super) fn random_below(limit: i64) -> Result<i64, CoreError> {
+    let mut random = [0u8; 4];
+    fill_random(&mut random)?;
+    Ok(i64::from(u32::from_be_bytes(random)).checked_rem(limit).unwrap_or(0))
 }

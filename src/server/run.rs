@@ -283,6 +283,7 @@ fn settings(config: &Config) -> CoreSettings {
             per_target: leases.sweep_concurrency,
             rate_per_sec: leases.sweep_rate,
             backoff_max: BACKOFF_MAX,
+            ..LeaseSettings::default()
         },
         cache_bytes: CACHE_BYTES,
         clock_jump_max: Ttl::from_secs(leases.clock_jump_hold.duration().as_secs()),

@@ -16,6 +16,7 @@ mod deploy;
 mod docs;
 mod http;
 mod kv;
+mod lease;
 mod seal;
 mod storage;
 mod support;

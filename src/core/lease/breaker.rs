@@ -5,12 +5,15 @@ use std::sync::Mutex;
 
 use crate::types::time::{Timestamp, Ttl};
 
-use super::{REVOKE_TIMEOUT, locked};
+use super::locked;
 
 /// Failures in a row after which a target counts as down.
 const FAILURES_MAX: u32 = 3;
 /// How long a target that is down is left alone at first; doubles with every failed probe.
 const PAUSE_FIRST: Ttl = Ttl::from_secs(15);
+
+/// How long a probe is waited for. Longer than any takes that is not cut off.
+const PROBE_MAX: Ttl = Ttl::from_secs(120);
 
 /// Whether a target may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl Breakers {
             (true, true) => Admission::Wait,
             (true, false) => Admission::Closed { until: open.until },
             (false, _) => {
-                let until = now.plus(Ttl::from_secs(2 * REVOKE_TIMEOUT.as_secs()));
+                let until = now.plus(PROBE_MAX);
                 *open = Open { until, probing: true };
                 Admission::Go
             }

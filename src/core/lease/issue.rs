@@ -18,10 +18,7 @@ use super::super::records::{Batch, Precondition, kinds};
 use super::super::reply::{LeaseReply, Reply};
 use super::super::view::{PutOptions, View};
 use super::undo::Attempt;
-use super::{
-    INTENT_GRACE, ISSUE_TIMEOUT, Lease, LeaseState, Leases, Owner, mount_label, no_answer,
-    role_label,
-};
+use super::{Lease, LeaseState, Leases, Owner, mount_label, role_label};
 
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -72,7 +69,9 @@ impl Leases {
                 Repeat::Fresh(precondition) => replacing = precondition,
             }
         }
-        let (lease, warning) = intend(&issuing, plan, idempotency, now)?;
+        // An intent is one for longer than creating may take; after that, its process has died.
+        let settles_at = now.plus(self.target_timeouts(2));
+        let (lease, warning) = intend(&issuing, plan, idempotency, now, settles_at)?;
         // From here on, leaving early in any way hands the intent to the sweep.
         let mut attempt = Attempt::begin(self, &lease);
         if let Err(refusal) = self.write_intent(&issuing, &lease, replacing).await {
@@ -115,10 +114,7 @@ impl Leases {
         lease: &Lease,
     ) -> Result<Map<String, Value>, CoreError> {
         let context = mounted.context();
-        let creation = mounted.engine()?.issue(&context, lease.facts());
-        tokio::time::timeout(ISSUE_TIMEOUT, creation)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(lease)))
+        self.ask_target(lease, mounted.engine()?.issue(&context, lease.facts())).await
     }
 
     async fn write_intent(
@@ -240,6 +236,7 @@ fn intend(
     plan: LeasePlan,
     idempotency: Option<String>,
     now: Timestamp,
+    settles_at: Timestamp,
 ) -> Result<(Lease, Option<String>), CoreError> {
     let facts = &issuing.mounted.facts;
     let lifetime = Lifetime {
@@ -267,7 +264,7 @@ fn intend(
         renewed_at: None,
         ttl: span.ttl,
         renewable: plan.renewable,
-        settles_at: Some(now.plus(INTENT_GRACE)),
+        settles_at: Some(settles_at),
         data: plan.data,
         attempts: 0,
         last_error: None,

@@ -16,6 +16,7 @@ mod undo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -36,13 +37,6 @@ pub use hold::Hold;
 pub use issue::Issuing;
 pub use sweep::SweepReport;
 
-/// How long an intent may stay one before the sweep takes it for a crash. Longer than any issuing
-/// may take ([`ISSUE_TIMEOUT`]).
-const INTENT_GRACE: Ttl = Ttl::from_secs(120);
-/// How long a target may take to create or prolong a credential.
-const ISSUE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-/// How long a target may take to revoke one.
-const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// Leases are counted up to this, which is to say: all of them.
 const COUNT_MAX: u64 = u64::MAX >> 1;
 /// Label of the leases whose revocation has failed at least once.
@@ -63,6 +57,8 @@ pub struct LeaseSettings {
     pub rate_per_sec: u32,
     /// Longest pause between two tries of one revocation.
     pub backoff_max: Ttl,
+    /// How long a target may take to create, prolong or revoke one credential.
+    pub target_timeout: Duration,
 }
 
 impl Default for LeaseSettings {
@@ -74,6 +70,7 @@ impl Default for LeaseSettings {
             per_target: 8,
             rate_per_sec: 10_000,
             backoff_max: Ttl::from_secs(300),
+            target_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -190,14 +187,6 @@ impl Lease {
     }
 }
 
-/// The target of `lease` took too long.
-fn no_answer(lease: &Lease) -> CoreError {
-    CoreError::Upstream {
-        target: lease.target.clone(),
-        message: "it did not answer in time".into(),
-    }
-}
-
 fn role_label(mount: &MountAccessor, role: &str) -> String {
     format!("role:{mount}/{role}")
 }
@@ -256,6 +245,25 @@ impl Leases {
             hold: hold::HoldCell::default(),
             node,
         }
+    }
+
+    /// Some times what a target may take.
+    fn target_timeouts(&self, times: u64) -> Ttl {
+        Ttl::from_secs(self.settings.target_timeout.as_secs().max(1).saturating_mul(times))
+    }
+
+    /// Waits for a target, and no longer than it may take.
+    async fn ask_target<T>(
+        &self,
+        lease: &Lease,
+        question: impl Future<Output = Result<T, CoreError>>,
+    ) -> Result<T, CoreError> {
+        tokio::time::timeout(self.settings.target_timeout, question).await.unwrap_or_else(|_| {
+            Err(CoreError::Upstream {
+                target: lease.target.clone(),
+                message: "it did not answer in time".into(),
+            })
+        })
     }
 
     fn view(&self) -> View {

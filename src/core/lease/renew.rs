@@ -13,7 +13,7 @@ use super::super::mount::Mounted;
 use super::super::records::{Batch, Precondition};
 use super::super::reply::{LeaseReply, Reply};
 use super::super::view::Entry;
-use super::{ISSUE_TIMEOUT, Lease, Leases, no_answer};
+use super::{Lease, Leases};
 
 /// How often a renewal starts over because another one came between.
 const ATTEMPTS: usize = 16;
@@ -95,8 +95,7 @@ impl Leases {
 
     async fn tell_target(&self, mounted: &Arc<Mounted>, lease: &Lease) -> Result<(), CoreError> {
         let context = mounted.context();
-        let renewal = mounted.engine()?.renew(&context, lease.facts());
-        tokio::time::timeout(ISSUE_TIMEOUT, renewal).await.unwrap_or_else(|_| Err(no_answer(lease)))
+        self.ask_target(lease, mounted.engine()?.renew(&context, lease.facts())).await
     }
 }
 

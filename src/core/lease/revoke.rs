@@ -13,12 +13,10 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::records::{Batch, Precondition};
 use super::super::view::Entry;
-use super::{Lease, LeaseState, Leases, REVOKE_TIMEOUT, no_answer};
+use super::{Lease, LeaseState, Leases};
 
 /// First pause after a failed revocation.
 const BACKOFF_FIRST_SECS: u64 = 5;
-/// How long the sweep leaves a lease alone that a request is revoking: longer than that can take.
-const IN_HAND: Ttl = Ttl::from_secs(REVOKE_TIMEOUT.as_secs() + 30);
 
 impl Leases {
     /// Revokes a lease and answers once the credential is dead. A lease that is not there is dead.
@@ -55,7 +53,9 @@ impl Leases {
     async fn begin_revoking(&self, entry: Entry<Lease>) -> Result<Entry<Lease>, CoreError> {
         let lease = Lease { state: LeaseState::Revoking, ..entry.value };
         let mut batch = Batch::new();
-        let due_at = lease.settles_at.unwrap_or_else(|| self.clock.now().plus(IN_HAND));
+        // The sweep leaves it alone for longer than this call can take.
+        let in_hand = self.clock.now().plus(self.target_timeouts(2));
+        let due_at = lease.settles_at.unwrap_or(in_hand);
         self.put(&mut batch, &lease, Precondition::Rev(entry.rev), due_at)?;
         self.view().commit(&batch).await?;
         self.wake_sweep_at(due_at);
@@ -93,12 +93,11 @@ impl Leases {
         })?;
         let context = mounted.context();
         let revocation = AssertUnwindSafe(mounted.engine()?.revoke(&context, lease.facts()));
-        let result = match tokio::time::timeout(REVOKE_TIMEOUT, revocation.catch_unwind()).await {
-            Ok(Ok(result)) => result,
-            // One lease that an engine cannot bear must not stop the revocation of all others.
-            Ok(Err(_)) => Err(CoreError::internal("the engine panicked")),
-            Err(_) => Err(no_answer(lease)),
-        };
+        // One lease that an engine cannot bear must not stop the revocation of all others.
+        let revocation = revocation
+            .catch_unwind()
+            .map(|ended| ended.unwrap_or_else(|_| Err(CoreError::internal("the engine panicked"))));
+        let result = self.ask_target(lease, revocation).await;
         // Only a target that cannot be reached is down; one that refuses is up.
         let up = !matches!(result, Err(CoreError::Upstream { .. }));
         self.breakers.note(&lease.target, up, self.clock.now(), self.settings.backoff_max);

@@ -1,7 +1,9 @@
 //! What tests stand on: real servers, started privately.
 
 pub mod broker;
+pub mod core;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;
+pub mod target;
 pub mod wire;

@@ -24,7 +24,7 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::records::kinds;
 use super::super::view::Entry;
-use super::{Lease, LeaseState, Leases, REVOKE_TIMEOUT};
+use super::{Lease, LeaseState, Leases};
 use lane::{Lane, Pace};
 use settle::{Fate, Settled};
 
@@ -34,9 +34,9 @@ const WINDOW: usize = 2048;
 const CLAIMED_AT_ONCE: usize = 512;
 /// Leases settled in one commit.
 const SETTLED_AT_ONCE: usize = 1024;
-/// How long a row that is in hand is kept from others, and from this node after a crash. Longer than
-/// waiting, revoking and settling take together.
-const CLAIM: Ttl = Ttl::from_secs(3 * REVOKE_TIMEOUT.as_secs());
+/// How long a row that is in hand is kept from others, and from this node after a crash, in times of
+/// what a target may take. Longer than waiting, revoking and settling take together.
+const CLAIM_TIMEOUTS: u64 = 3;
 /// The sweep looks at the store at least this often, whatever it plans: another node may have died.
 const LOOK_AT_LEAST: Ttl = Ttl::from_secs(30);
 /// How soon it looks again while what is due is claimed by somebody.
@@ -88,7 +88,7 @@ impl Leases {
         while !stop.is_cancelled() {
             sweep.step();
             if sweep.exhausted && sweep.look.is_none() {
-                sweep.look = Some(self.clone().until_next_look().boxed());
+                sweep.look = Some(self.clone().until_next_look(sweep.claimed_at).boxed());
             }
             let event = tokio::select! {
                 () = stop.cancelled() => break,
@@ -119,13 +119,10 @@ impl Leases {
         }
         self.undo_broken_off().await?;
         let now = self.clock.now();
-        let rows = self
-            .records
-            .storage()
-            .claim(kinds::LEASE, now, self.node, now.plus(CLAIM), limit)
-            .await?;
-        let mut claimed =
-            Claimed { entries: Vec::with_capacity(rows.len()), rows: rows.len(), limit };
+        let until = now.plus(self.target_timeouts(CLAIM_TIMEOUTS));
+        let rows = self.records.storage().claim(kinds::LEASE, now, self.node, until, limit).await?;
+        let entries = Vec::with_capacity(rows.len());
+        let mut claimed = Claimed { at: now, entries, rows: rows.len(), limit };
         if rows.iter().any(|row| !self.records.keyring().holds(row.sealed.term())) {
             self.records.renew_keyring().await?;
         }
@@ -144,8 +141,8 @@ impl Leases {
         Ok(claimed)
     }
 
-    /// Completes when the sweep has to look again.
-    async fn until_next_look(self: Arc<Self>) {
+    /// Completes when the sweep has to look again that has claimed all it could at `claimed_at`.
+    async fn until_next_look(self: Arc<Self>, claimed_at: Timestamp) {
         // Until the answer is here, everything that is issued wakes the sweep.
         self.planned.store(i64::MAX, Ordering::SeqCst);
         let next = match self.next_due().await {
@@ -156,7 +153,7 @@ impl Leases {
         let now = self.clock.now();
         let at = match next {
             // Due and yet not to be had: in hand, or claimed by another node.
-            Some(due) if due <= now => now.plus(LOOK_AGAIN),
+            Some(due) if due <= claimed_at => now.plus(LOOK_AGAIN),
             Some(due) => due.min(now.plus(LOOK_AT_LEAST)),
             None => now.plus(LOOK_AT_LEAST),
         };
@@ -175,6 +172,7 @@ impl Leases {
 
 #[derive(Default)]
 struct Claimed {
+    at: Timestamp,
     entries: Vec<Entry<Lease>>,
     rows: usize,
     limit: usize,
@@ -216,6 +214,8 @@ struct Sweep {
     committed: usize,
     /// Nothing more is due, as far as is known.
     exhausted: bool,
+    /// The time of the last claim.
+    claimed_at: Timestamp,
     look: Option<BoxFuture<'static, ()>>,
     look_over: Option<BoxFuture<'static, ()>>,
     pace: Pace,
@@ -235,6 +235,7 @@ impl Sweep {
             committing: None,
             committed: 0,
             exhausted: false,
+            claimed_at: Timestamp::default(),
             look: None,
             look_over: None,
             report: SweepReport::default(),
@@ -331,6 +332,7 @@ impl Sweep {
     fn take_claimed(&mut self, claimed: Claimed) {
         self.report.claimed += claimed.entries.len();
         self.exhausted = claimed.rows < claimed.limit || claimed.limit == 0;
+        self.claimed_at = claimed.at;
         let now = self.leases.clock.now();
         let since = self.leases.clock.monotonic();
         for entry in claimed.entries {

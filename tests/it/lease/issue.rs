@@ -1,0 +1,288 @@
+//! Issuing: what is there before, what is left after, whatever goes wrong.
+
+use futures_util::future::join_all;
+use leasehold::storage::StorageError;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_intent_is_durable_before_the_target_hears_of_it() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Hanging);
+    let issue = world.try_issue("pg", "u1");
+    let look = async {
+        world.targets.until_hanging(1).await;
+        let rows = world.rows().await;
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].state, name(&rows[0])), (LeaseState::Intent, "u1".to_owned()));
+        world.targets.set("pg", Mood::Up);
+    };
+    let (issued, ()) = tokio::join!(issue, look);
+    let reply = issued.unwrap();
+    assert_eq!(reply.data.as_ref().unwrap()["password"], "secret of u1");
+    let lease = world.lease(&id(&reply)).await.unwrap();
+    assert_eq!(lease.state, LeaseState::Active);
+    assert_eq!(lease.answer, None, "kept only for who may ask again");
+    assert_eq!(world.targets.credential("u1").unwrap().expires_at, lease.expires_at);
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_or_is_down_leaves_nothing_behind() {
+    let world = World::new().await;
+    for (mood, upstream) in [(Mood::Refusing, false), (Mood::Down, true)] {
+        world.targets.set("pg", mood);
+        let error = world.try_issue("pg", "u1").await.unwrap_err();
+        assert_eq!(is_upstream(&error), upstream, "{error}");
+        world.targets.set("pg", Mood::Up);
+        world.sweep().await;
+        assert_eq!(world.rows().await.len(), 0, "without waiting for any grace");
+        assert_eq!(world.targets.live().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_was_created_in_spite_of_an_error_is_taken_back() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::FailingAfter);
+    world.try_issue("pg", "u1").await.unwrap_err();
+    assert_eq!(world.targets.live().len(), 1);
+    assert_eq!(world.leaked().await.len(), 0);
+    world.sweep().await;
+    assert_eq!((world.targets.live().len(), world.rows().await.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_given_up_is_undone_at_whatever_step() {
+    let world = World::new().await;
+    for steps in 0..60 {
+        let mut issue = Box::pin(world.try_issue("pg", "u"));
+        for _ in 0..steps {
+            if futures_util::poll!(&mut issue).is_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        drop(issue);
+        assert_eq!(world.leaked().await.len(), 0, "given up after {steps} steps");
+        // Whatever had become of it: one that was finished is revoked by its owner.
+        for lease in world.rows().await {
+            if lease.state == LeaseState::Active {
+                world.leases().revoke(&lease.id).await.unwrap();
+            }
+        }
+        world.sweep().await;
+        // An intent that was being written when it was given up is left to its grace.
+        world.advance(121);
+        world.sweep().await;
+        assert_eq!((world.targets.live().len(), world.rows().await.len()), (0, 0), "{steps}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_is_given_up_and_the_intent_undone() {
+    let world = World::with(|setup| setup.leases.target_timeout = Duration::from_millis(20)).await;
+    world.targets.set("pg", Mood::Hanging);
+    let error = world.try_issue("pg", "u1").await.unwrap_err();
+    assert!(is_upstream(&error), "{error}");
+    world.targets.set("pg", Mood::Up);
+    world.sweep().await;
+    assert_eq!(world.rows().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_is_revoked_while_it_is_issued_does_not_survive() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Hanging);
+    let issue = world.try_issue("pg", "u1");
+    let revoke = async {
+        world.targets.until_hanging(1).await;
+        let lease = world.rows().await.remove(0);
+        // The truth is that it may still come to be.
+        let error = world.leases().revoke(&lease.id).await.unwrap_err();
+        assert!(is_upstream(&error), "{error}");
+        // Neither does the sweep believe that it is dead, however far the clock goes.
+        world.advance(3600);
+        world.sweep().await;
+        assert_eq!(world.rows().await.len(), 1);
+        world.targets.set("pg", Mood::Up);
+    };
+    let (issued, ()) = tokio::join!(issue, revoke);
+    assert!(matches!(issued, Err(CoreError::Denied { .. })), "{issued:?}");
+    assert_eq!(world.leaked().await.len(), 0);
+    world.sweep_up().await;
+    assert_eq!(world.targets.live().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_somebody_removed_meanwhile_is_put_again_to_undo_the_credential() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Hanging);
+    let issue = world.try_issue("pg", "u1");
+    let abandon = async {
+        world.targets.until_hanging(1).await;
+        let lease = world.rows().await.remove(0);
+        // Tries to revoke, which hangs too, so both go on at the same moment.
+        let abandon = world.leases().abandon(&lease.id);
+        let go_on = async {
+            world.targets.until_hanging(2).await;
+            world.targets.set("pg", Mood::Up);
+        };
+        tokio::join!(abandon, go_on).0.unwrap();
+    };
+    let (issued, ()) = tokio::join!(issue, abandon);
+    if issued.is_err() {
+        world.sweep_up().await;
+        assert_eq!(world.targets.live().len(), 0);
+    }
+    assert_eq!(world.leaked().await, issued.map(|_| "u1".to_owned()).into_iter().collect());
+}
+
+#[tokio::test]
+async fn an_answer_that_could_not_leave_is_withdrawn() {
+    let world = World::new().await;
+    let id = world.issue("pg", "u1").await;
+    world.leases().withdraw(&id);
+    world.sweep().await;
+    assert_eq!((world.targets.live().len(), world.rows().await.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn caps_are_exact_under_parallel_requests() {
+    for (what, change) in [
+        ("identity", (|setup| setup.leases.per_owner_max = 5) as fn(&mut TestSetup)),
+        ("role", |setup| setup.leases.per_role_max = 5),
+        ("mount", |setup| setup.leases.per_mount_max = 5),
+    ] {
+        let world = World::with(change).await;
+        let names: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
+        let outcomes = join_all(names.iter().map(|name| world.try_issue("pg", name))).await;
+        let (issued, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+        assert_eq!((issued.len(), world.targets.live().len()), (5, 5), "{what}");
+        for error in refused.into_iter().map(Result::unwrap_err) {
+            assert_eq!(error.status(), 429);
+            assert!(error.public_text().contains(what), "{error}");
+            assert!(error.retry_after().is_some());
+        }
+        // One out, one in.
+        world.leases().revoke(&id(issued[0].as_ref().unwrap())).await.unwrap();
+        world.issue("pg", "again").await;
+        world.try_issue("pg", "more").await.unwrap_err();
+        world.sweep().await;
+        assert_eq!(world.rows().await.len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn a_cap_of_one_owner_is_not_anothers() {
+    let world = World::with(|setup| setup.leases.per_owner_max = 1).await;
+    world.issue("pg", "u1").await;
+    world.try_issue("pg", "u2").await.unwrap_err();
+    let bob = Issuing { owner: owner("bob"), ..world.issuing() };
+    world.leases().issue(bob, plan("pg", "u3", HOUR)).await.unwrap();
+}
+
+fn keyed<'a>(world: &'a World, who: &str, key: &'a str) -> Issuing<'a> {
+    Issuing { owner: owner(who), idempotency_key: Some(key), ..world.issuing() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_with_the_same_key_gets_the_same_lease() {
+    let world = World::new().await;
+    let first = world.leases().issue(keyed(&world, "alice", "k"), plan("pg", "u1", HOUR)).await;
+    let first = first.unwrap();
+    world.advance(60);
+    let again = world.leases().issue(keyed(&world, "alice", "k"), plan("pg", "u2", HOUR)).await;
+    let again = again.unwrap();
+    assert_eq!((id(&again), &again.data), (id(&first), &first.data));
+    assert_eq!(again.lease.unwrap().duration, Ttl::from_secs(3540), "what is left of it");
+    assert_eq!(world.targets.issues(), 1);
+    // Another owner, another path or another key is another lease.
+    for issuing in [
+        keyed(&world, "bob", "k"),
+        keyed(&world, "alice", "k2"),
+        Issuing { path: "db/creds/other", ..keyed(&world, "alice", "k") },
+    ] {
+        let other = format!("other{}", world.targets.issues());
+        let reply = world.leases().issue(issuing, plan("pg", &other, HOUR)).await.unwrap();
+        assert_ne!(id(&reply), id(&first));
+        assert_eq!(reply.data.unwrap()["password"], format!("secret of {other}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_parallel_requests_with_one_key_one_issues_and_the_others_come_again() {
+    let world = World::new().await;
+    let names: Vec<String> = (0..16).map(|n| format!("u{n}")).collect();
+    let attempts = names.iter().map(|name| async {
+        loop {
+            match world.leases().issue(keyed(&world, "alice", "k"), plan("pg", name, HOUR)).await {
+                Ok(reply) => return id(&reply),
+                Err(error) => {
+                    assert_eq!(error.status(), 503, "{error}");
+                    assert!(error.retry_after().is_some());
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    let ids: BTreeSet<LeaseId> = join_all(attempts).await.into_iter().collect();
+    assert_eq!((ids.len(), world.targets.issues()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_key_makes_a_new_lease_once_the_old_one_is_over_and_keeps_to_it() {
+    let world = World::new().await;
+    let issue = |name: &'static str| {
+        world.leases().issue(keyed(&world, "alice", "k"), plan("pg", name, HOUR))
+    };
+    let first = id(&issue("u1").await.unwrap());
+    world.advance(3601);
+    world.targets.set("pg", Mood::Down);
+    world.sweep().await;
+    world.targets.set("pg", Mood::Up);
+    let second = id(&issue("u2").await.unwrap());
+    assert_ne!(first, second);
+    // The old one goes at last; the key still leads to the new one.
+    world.advance(60);
+    world.sweep().await;
+    assert_eq!(world.lease(&first).await.map(|lease| lease.state), None);
+    assert_eq!(id(&issue("u3").await.unwrap()), second);
+    world.leases().revoke(&second).await.unwrap();
+    assert_ne!(id(&issue("u4").await.unwrap()), second);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_after_an_issue_that_failed() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Refusing);
+    let issue =
+        |name: &'static str| world.leases().issue(keyed(&world, "a", "k"), plan("pg", name, HOUR));
+    issue("u1").await.unwrap_err();
+    world.targets.set("pg", Mood::Up);
+    issue("u2").await.unwrap();
+    world.sweep().await;
+    assert_eq!(world.targets.live(), BTreeSet::from(["u2".to_owned()]));
+    for bad in ["", "\u{e9}", &"k".repeat(256)] {
+        let error = world.leases().issue(keyed(&world, "a", bad), plan("pg", "u", HOUR)).await;
+        assert_eq!(error.unwrap_err().status(), 400);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_issued_for_a_token_that_is_gone() {
+    use leasehold::core::records::{Precondition, kinds};
+    use leasehold::core::view::View;
+    use leasehold::types::id::NamespaceId;
+    let world = World::new().await;
+    let records = world.test.unsealed.records.clone();
+    let tokens = View::new(records.clone(), NamespaceId::ROOT, kinds::TOKEN, String::new());
+    tokens.write("hash", &1, Precondition::Absent).await.unwrap();
+    let row = records.key(&tokens.full_name("hash"));
+    let issuing = || Issuing { caller_row: Some(row), ..world.issuing() };
+    world.leases().issue(issuing(), plan("pg", "u1", HOUR)).await.unwrap();
+    tokens.remove("hash").await.unwrap();
+    let refused = world.leases().issue(issuing(), plan("pg", "u2", HOUR)).await;
+    assert!(matches!(refused, Err(CoreError::Denied { .. })), "{refused:?}");
+    assert_eq!(world.targets.issues(), 1);
+    assert!(!matches!(refused, Err(CoreError::Storage(StorageError::Busy))));
+}

@@ -1,0 +1,150 @@
+//! An unsealed core without HTTP: a real store, a clock that tests move, engines that tests bring.
+
+use std::sync::Arc;
+
+use leasehold::core::audit::broker::AuditBroker;
+use leasehold::core::context::{Core, CoreSettings, Parts, Unsealed};
+use leasehold::core::lease::{LeaseSettings, Leases};
+use leasehold::core::mount::{MountClass, MountConfig, Mounted, NewMount, Registry};
+use leasehold::core::seal::{InitPlan, SealState};
+use leasehold::core::trust::TrustStore;
+use leasehold::crypto::aead::Suite;
+use leasehold::storage::Storage;
+use leasehold::storage::sqlite::{SqliteOptions, SqliteStorage};
+use leasehold::types::time::{Clock, ManualClock, Timestamp, Ttl};
+
+/// When tests begin.
+pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// What a [`TestCore`] is made of. Take [`TestSetup::new`] and change what matters.
+pub struct TestSetup {
+    /// What can be mounted.
+    pub registry: Registry,
+    /// Limits and pace of leases.
+    pub leases: LeaseSettings,
+    /// Longest lifetime of everything.
+    pub max_ttl: Ttl,
+    /// How far the wall clock may run ahead.
+    pub clock_jump_max: Ttl,
+    /// This process, among all that share the store.
+    pub node: u64,
+    /// The time.
+    pub clock: Arc<ManualClock>,
+}
+
+impl TestSetup {
+    /// Nothing to mount, no caps, a day at most, at [`START`].
+    pub fn new() -> Self {
+        Self {
+            registry: Registry::default(),
+            leases: LeaseSettings {
+                per_owner_max: 0,
+                rate_per_sec: 1_000_000,
+                ..LeaseSettings::default()
+            },
+            max_ttl: Ttl::from_secs(86_400),
+            clock_jump_max: Ttl::from_secs(300),
+            node: 1,
+            clock: Arc::new(ManualClock::new(START)),
+        }
+    }
+
+    /// A sealed core over `storage`.
+    pub async fn core(self, storage: Arc<dyn Storage>) -> Arc<Core> {
+        let clock: Arc<dyn Clock> = self.clock;
+        let initialized = leasehold::core::seal::is_initialized(storage.as_ref()).await.unwrap();
+        let parts = Parts {
+            storage,
+            clock: clock.clone(),
+            registry: self.registry,
+            audit: AuditBroker::unaudited(clock),
+            trust: Arc::new(TrustStore::new()),
+            seal: SealState::new(Vec::new(), &format!("node-{}", self.node)),
+            settings: CoreSettings {
+                cluster_name: "test".into(),
+                default_ttl: Ttl::from_secs(3600),
+                max_ttl: self.max_ttl,
+                leases: self.leases,
+                cache_bytes: 1 << 20,
+                clock_jump_max: self.clock_jump_max,
+            },
+            node: self.node,
+        };
+        Core::new(parts, initialized)
+    }
+}
+
+/// A core that was initialised and unsealed, on SQLite in a directory that goes with it.
+pub struct TestCore {
+    /// The core.
+    pub core: Arc<Core>,
+    /// What it holds.
+    pub unsealed: Arc<Unsealed>,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+    /// The one share that unseals.
+    pub share: String,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl TestCore {
+    /// On a store of its own.
+    pub async fn start(setup: TestSetup) -> Self {
+        let (directory, storage) = sqlite();
+        let mut started = Self::start_on(storage, setup).await;
+        started._directory = Some(directory);
+        started
+    }
+
+    /// Initialises `storage` and unseals it.
+    pub async fn start_on(storage: Arc<dyn Storage>, setup: TestSetup) -> Self {
+        let clock = setup.clock.clone();
+        let core = setup.core(storage).await;
+        let plan = InitPlan { suite: Suite::ChaCha20Poly1305, shares: 1, threshold: 1 };
+        let made = core.initialize(plan).await.unwrap();
+        let share = data_encoding::HEXLOWER.encode(made.keys[0].expose());
+        Self::open(core, clock, share).await
+    }
+
+    /// Another process on a store that was initialised before.
+    pub async fn join(storage: Arc<dyn Storage>, setup: TestSetup, share: &str) -> Self {
+        let clock = setup.clock.clone();
+        Self::open(setup.core(storage).await, clock, share.to_owned()).await
+    }
+
+    async fn open(core: Arc<Core>, clock: Arc<ManualClock>, share: String) -> Self {
+        core.unseal(&share).await.unwrap();
+        let unsealed = core.unsealed().unwrap();
+        Self { core, unsealed, clock, share, _directory: None }
+    }
+
+    /// Its leases.
+    pub fn leases(&self) -> &Arc<Leases> {
+        &self.unsealed.leases
+    }
+
+    /// Mounts a secrets engine of the registry.
+    pub async fn mount(&self, kind: &str, path: &str) -> Arc<Mounted> {
+        self.unsealed
+            .mounts
+            .enable(NewMount {
+                path: path.into(),
+                class: MountClass::Secret,
+                kind: kind.into(),
+                description: String::new(),
+                options: Default::default(),
+                config: MountConfig::default(),
+            })
+            .await
+            .unwrap();
+        self.unsealed.mounts.at(path).unwrap()
+    }
+}
+
+/// An empty store in a directory of its own.
+pub fn sqlite() -> (tempfile::TempDir, Arc<dyn Storage>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leasehold.db");
+    let storage = SqliteStorage::open(&path, SqliteOptions::default()).unwrap();
+    (directory, storage)
+}

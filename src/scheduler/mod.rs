@@ -10,12 +10,16 @@ mod jobs;
 mod sweep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, Unsealed};
+
+/// How long the tasks may take to end once they are told to.
+const END_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the tasks while the server is unsealed, and only then.
 pub struct Scheduler {
@@ -39,31 +43,47 @@ impl Scheduler {
     }
 }
 
+/// The tasks of one unsealed time.
+#[derive(Default)]
+struct Tasks {
+    stop: CancellationToken,
+    set: JoinSet<()>,
+}
+
+impl Tasks {
+    /// Ends them: those that have something in hand get a moment to put it down.
+    async fn end(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.set.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_MAX, ended).await.is_err() {
+            self.set.shutdown().await;
+        }
+    }
+}
+
 async fn follow_phases(core: Arc<Core>, clock: Arc<GuardedClock>, stop: CancellationToken) {
     let mut phases = core.phase_changes();
-    let mut tasks = JoinSet::new();
     loop {
-        // The tasks hold what sealing has to wipe, so they end before anything else is looked at.
-        tasks.shutdown().await;
         let unsealed = core.unsealed().ok();
         metrics::gauge!("leasehold_sealed").set(if unsealed.is_some() { 0.0 } else { 1.0 });
+        let mut tasks = Tasks::default();
         if let Some(unsealed) = unsealed {
             start_tasks(&mut tasks, &core, &unsealed, &clock).await;
         }
-        tokio::select! {
-            () = stop.cancelled() => break,
-            changed = phases.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-            }
+        let over = tokio::select! {
+            () = stop.cancelled() => true,
+            changed = phases.changed() => changed.is_err(),
+        };
+        // The tasks hold what sealing has to wipe, so they end before anything else is looked at.
+        tasks.end().await;
+        if over {
+            return;
         }
     }
-    tasks.shutdown().await;
 }
 
 async fn start_tasks(
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Tasks,
     core: &Arc<Core>,
     unsealed: &Arc<Unsealed>,
     clock: &Arc<GuardedClock>,
@@ -71,10 +91,22 @@ async fn start_tasks(
     if let Err(error) = clock::raise_to_stored(unsealed, clock).await {
         tracing::warn!(%error, reason = error.reason(), "the time last seen is not known");
     }
-    tasks.spawn(clock::watch(core.clone(), unsealed.clone(), clock.clone()));
-    tasks.spawn(sweep::leases(core.clone(), unsealed.clone()));
-    tasks.spawn(sweep::tokens(core.clone(), unsealed.clone()));
-    tasks.spawn(cron::run(core.clone(), unsealed.clone()));
-    tasks.spawn(gauges::keep(core.clone(), unsealed.clone()));
-    tasks.spawn(changes::follow(core.clone(), unsealed.clone()));
+    let stop = tasks.stop.clone();
+    tasks.set.spawn(sweep::leases(core.clone(), unsealed.clone(), stop));
+    let stop = tasks.stop.clone();
+    let set = &mut tasks.set;
+    let mut spawn = |task: futures_util::future::BoxFuture<'static, ()>| {
+        let stop = stop.clone();
+        set.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    };
+    spawn(Box::pin(clock::watch(core.clone(), unsealed.clone(), clock.clone())));
+    spawn(Box::pin(sweep::tokens(core.clone(), unsealed.clone())));
+    spawn(Box::pin(cron::run(core.clone(), unsealed.clone())));
+    spawn(Box::pin(gauges::keep(core.clone(), unsealed.clone())));
+    spawn(Box::pin(changes::follow(core.clone(), unsealed.clone())));
 }

@@ -1,34 +1,42 @@
 //! Takes back what is due: leases and tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
 use crate::types::time::{Timestamp, Ttl};
 
-/// Longest time between two looks at what is due. Covers what no signal tells of: rows that another
-/// node had claimed and let go.
+/// Longest time between two looks at what is due.
 const LOOK_EVERY: Ttl = Ttl::from_secs(5);
 /// Pause after the store failed.
 const FAILED_PAUSE: Ttl = Ttl::from_secs(2);
 /// Tokens ended in one round.
 const TOKENS_AT_ONCE: usize = 256;
 
-/// Sweeps leases for as long as it is let.
-pub(super) async fn leases(core: Arc<Core>, unsealed: Arc<Unsealed>) {
-    let leases = &unsealed.leases;
-    if let Err(error) = leases.resume_operations().await {
-        tracing::warn!(%error, reason = error.reason(), "bulk revocations were not taken up again");
+/// Sweeps leases until it is told to stop.
+pub(super) async fn leases(core: Arc<Core>, unsealed: Arc<Unsealed>, stop: CancellationToken) {
+    let leases = unsealed.leases.clone();
+    tokio::select! {
+        () = leases.run_sweep(stop) => {}
+        () = resume_operations(&core, &unsealed) => {}
     }
+}
+
+/// Takes up the bulk revocations that a crash, or a hold, broke off. Never completes.
+async fn resume_operations(core: &Core, unsealed: &Unsealed) {
+    let mut holds = unsealed.leases.hold_changes();
     loop {
-        let next = match leases.sweep().await {
-            Ok(report) if report.claimed > 0 => continue,
-            Ok(_) => within(&core, leases.next_due().await),
-            Err(error) => failed(&core, &error, "leases could not be swept"),
-        };
-        tokio::select! {
-            () = core.clock.sleep_until(next) => {}
-            () = leases.woken() => {}
+        holds.mark_unchanged();
+        if let Err(error) = unsealed.leases.resume_operations().await {
+            failed(core, &error, "bulk revocations were not taken up again");
+            core.clock.sleep(Duration::from(FAILED_PAUSE)).await;
+            continue;
+        }
+        if holds.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -42,18 +50,6 @@ pub(super) async fn tokens(core: Arc<Core>, unsealed: Arc<Unsealed>) {
             Err(error) => failed(&core, &error, "tokens could not be swept"),
         };
         core.clock.sleep_until(next).await;
-    }
-}
-
-/// When to look again: at the next due time, but not before a moment has passed (what is due already
-/// is claimed or put off) and not after [`LOOK_EVERY`].
-fn within(core: &Core, next_due: Result<Option<Timestamp>, CoreError>) -> Timestamp {
-    let now = core.clock.now();
-    let latest = now.plus(LOOK_EVERY);
-    match next_due {
-        Ok(Some(due)) if due > now => due.min(latest),
-        Ok(_) => latest,
-        Err(error) => failed(core, &error, "the next due lease is not known"),
     }
 }
 

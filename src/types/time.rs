@@ -229,8 +229,6 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
     /// Completes once the wall clock has reached `at`.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()>;
-    /// Completes once `span` has passed on the monotonic clock, whatever is done to the wall clock.
-    fn sleep(&self, span: Duration) -> BoxFuture<'_, ()>;
 }
 
 /// The machine's own clock.
@@ -265,10 +263,6 @@ impl Clock for SystemClock {
                 tokio::time::sleep(Duration::from_millis(slice)).await;
             }
         })
-    }
-
-    fn sleep(&self, span: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(tokio::time::sleep(span))
     }
 }
 
@@ -322,14 +316,6 @@ impl Clock for ManualClock {
         Box::pin(async move {
             // The sender lives as long as `self`, so waiting can only end by reaching `at`.
             let _ = now.wait_for(|(wall, _)| *wall >= at).await;
-        })
-    }
-
-    fn sleep(&self, span: Duration) -> BoxFuture<'_, ()> {
-        let mut now = self.now.subscribe();
-        let until = self.monotonic().saturating_add(span);
-        Box::pin(async move {
-            let _ = now.wait_for(|(_, mono)| *mono >= until).await;
         })
     }
 }

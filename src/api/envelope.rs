@@ -9,8 +9,6 @@ use crate::core::reply::{AuthReply, Reply, Shape, WrapReply};
 use crate::core::request::Answered;
 use crate::types::id::RequestId;
 
-use super::extract::Refusal;
-
 /// Renders an answer that the audit has accepted.
 pub(super) fn render(answered: Answered) -> Response<Body> {
     let request_id = answered.request_id().clone();
@@ -120,24 +118,6 @@ pub(super) fn render_error(error: &CoreError, request_id: Option<&RequestId>) ->
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
     }
     answer
-}
-
-/// Renders a refusal that has no core error of its own.
-pub(super) fn render_refusal(refusal: &Refusal, request_id: Option<&RequestId>) -> Response<Body> {
-    match refusal {
-        Refusal::Bad(error) => render_error(error, request_id),
-        Refusal::MediaType => error_response(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            &["PATCH takes Content-Type: application/merge-patch+json".to_owned()],
-            request_id,
-        ),
-        Refusal::Method => error_response(StatusCode::METHOD_NOT_ALLOWED, &[], request_id),
-        Refusal::TooLarge(max) => error_response(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &[format!("the request body is larger than {max} bytes")],
-            request_id,
-        ),
-    }
 }
 
 fn error_response(

@@ -1,7 +1,9 @@
 //! From HTTP to a core request: method, path, headers, query and body, each checked once.
 
+use std::error::Error;
+
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request as HttpRequest, header};
+use axum::http::{HeaderMap, HeaderName, Method, Request as HttpRequest, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
@@ -28,27 +30,8 @@ pub(super) struct Parsed {
     pub idempotency_key: Option<String>,
 }
 
-/// Why a request was refused before it reached the core.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// A 400 with the core's text.
-    Bad(CoreError),
-    /// A body in a form that the method does not take (415).
-    MediaType,
-    /// A method that is not served anywhere (405).
-    Method,
-    /// A body over the limit (413).
-    TooLarge(usize),
-}
-
-impl From<CoreError> for Refusal {
-    fn from(error: CoreError) -> Self {
-        Self::Bad(error)
-    }
-}
-
 /// The verb, from the method and the query's `list`.
-pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, Refusal> {
+pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, CoreError> {
     let lists =
         matches!(query.get("list"), Some(Value::String(text)) if text == "true" || text == "1");
     match *method {
@@ -58,7 +41,7 @@ pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, 
         Method::PATCH => Ok(Verb::Patch),
         Method::DELETE => Ok(Verb::Delete),
         _ if method.as_str() == "LIST" => Ok(Verb::List),
-        _ => Err(Refusal::Method),
+        _ => Err(CoreError::Unsupported),
     }
 }
 
@@ -66,9 +49,10 @@ pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, 
 pub(super) async fn parse(
     request: HttpRequest<Body>,
     body_bytes_max: usize,
-) -> Result<Parsed, Refusal> {
+) -> Result<Parsed, CoreError> {
     let (head, body) = request.into_parts();
     refuse_namespace(&head.headers)?;
+    refuse_certificate(&head.headers)?;
     let mut query = parse_query(head.uri.query().unwrap_or_default())?;
     let verb = verb(&head.method, &query)?;
     query.remove("list");
@@ -94,14 +78,38 @@ pub(super) async fn parse(
     Ok(Parsed { verb, path, fields, token, wrap_ttl, idempotency_key })
 }
 
-fn refuse_namespace(headers: &HeaderMap) -> Result<(), Refusal> {
+fn refuse_namespace(headers: &HeaderMap) -> Result<(), CoreError> {
     match text_header(headers, "x-vault-namespace")? {
         None | Some("" | "/" | "root" | "root/") => Ok(()),
         Some(_) => Err(CoreError::invalid("this server has no namespace but the root one").into()),
     }
 }
 
-fn text_header<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Refusal> {
+/// Nobody's identity is taken from a header, and whoever sends one is told so instead of being served
+/// as somebody else than they think.
+fn refuse_certificate(headers: &HeaderMap) -> Result<(), CoreError> {
+    match headers.keys().find(|name| is_client_certificate(name)) {
+        None => Ok(()),
+        Some(name) => Err(CoreError::invalid(format!(
+            "the header {name} is refused: a client certificate is taken from the TLS handshake alone"
+        ))
+        .into()),
+    }
+}
+
+/// Whether proxies use this header to say which certificate their client presented. A request
+/// that carries one passed something that thinks it is believed.
+fn is_client_certificate(name: &HeaderName) -> bool {
+    const MARKS: [&str; 5] = ["client-cert", "clientcert", "ssl-client", "ssl-cert", "mtls-client"];
+    // Some servers and CGI-like gateways write underscores for dashes.
+    let name = name.as_str().replace('_', "-");
+    MARKS.iter().any(|mark| name.contains(mark))
+}
+
+fn text_header<'h>(
+    headers: &'h HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'h str>, CoreError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -113,7 +121,7 @@ fn text_header<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<
     Ok(Some(text))
 }
 
-fn token(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
+fn token(headers: &HeaderMap) -> Result<Option<SecretString>, CoreError> {
     let own = text_header(headers, "x-vault-token")?.filter(|text| !text.is_empty());
     let bearer = text_header(headers, header::AUTHORIZATION.as_str())?
         .and_then(|text| text.strip_prefix("Bearer "))
@@ -133,7 +141,7 @@ fn token(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
     }
 }
 
-fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, Refusal> {
+fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, CoreError> {
     let Some(text) = text_header(headers, "x-vault-wrap-ttl")?.filter(|t| !t.is_empty()) else {
         return Ok(None);
     };
@@ -143,14 +151,14 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, Refusal> {
 }
 
 /// Pairs of a query or form; a name that comes twice is refused.
-fn parse_query(text: &str) -> Result<Map<String, Value>, Refusal> {
+fn parse_query(text: &str) -> Result<Map<String, Value>, CoreError> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(CoreError::invalid("the query is longer than 8192 bytes").into());
     }
     parse_pairs(text)
 }
 
-fn parse_pairs(text: &str) -> Result<Map<String, Value>, Refusal> {
+fn parse_pairs(text: &str) -> Result<Map<String, Value>, CoreError> {
     let mut map = Map::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -163,7 +171,7 @@ fn parse_pairs(text: &str) -> Result<Map<String, Value>, Refusal> {
     Ok(map)
 }
 
-fn decode_form(text: &str) -> Result<String, Refusal> {
+fn decode_form(text: &str) -> Result<String, CoreError> {
     let spaced = text.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced)
         .decode_utf8()
@@ -171,22 +179,31 @@ fn decode_form(text: &str) -> Result<String, Refusal> {
         .map_err(|_| CoreError::invalid("the query or form is not UTF-8").into())
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, Refusal> {
+async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, CoreError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
-        return Err(Refusal::TooLarge(max));
+        return Err(CoreError::TooLarge(max));
     }
     match Limited::new(body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(max)),
+        Err(error) if is_limit(error.as_ref()) => Err(CoreError::TooLarge(max)),
         Err(_) => Err(CoreError::invalid("the request body could not be read").into()),
     }
 }
 
-fn parse_body(verb: Verb, headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+/// Whether a limit ended the body: ours, or the connection's around it.
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    error.is::<LengthLimitError>() || error.source().is_some_and(is_limit)
+}
+
+fn parse_body(
+    verb: Verb,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Map<String, Value>, CoreError> {
     let media_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -194,7 +211,7 @@ fn parse_body(verb: Verb, headers: &HeaderMap, body: &[u8]) -> Result<Map<String
         .map(|text| text.trim().to_ascii_lowercase())
         .unwrap_or_default();
     if verb == Verb::Patch && media_type != "application/merge-patch+json" {
-        return Err(Refusal::MediaType);
+        return Err(CoreError::MediaType);
     }
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
@@ -221,7 +238,7 @@ mod tests {
         HttpRequest::builder().method(method).uri(uri)
     }
 
-    async fn refusal(request: HttpRequest<Body>) -> Refusal {
+    async fn refusal(request: HttpRequest<Body>) -> CoreError {
         match parse(request, 1024).await {
             Ok(_) => panic!("accepted"),
             Err(refusal) => refusal,
@@ -233,10 +250,10 @@ mod tests {
         let announced = request("POST", "/v1/a").header("content-length", "2000");
         assert!(matches!(
             refusal(announced.body(Body::empty()).unwrap()).await,
-            Refusal::TooLarge(1024)
+            CoreError::TooLarge(1024)
         ));
         let sent = request("POST", "/v1/a").body(Body::from(vec![b' '; 2000])).unwrap();
-        assert!(matches!(refusal(sent).await, Refusal::TooLarge(1024)));
+        assert!(matches!(refusal(sent).await, CoreError::TooLarge(1024)));
     }
 
     #[tokio::test]
@@ -256,7 +273,34 @@ mod tests {
             request("POST", "/v1/a?x=1"),
         ] {
             let request = request.body(Body::empty()).unwrap();
-            assert!(matches!(refusal(request).await, Refusal::Bad(_)));
+            assert!(matches!(
+                refusal(request).await,
+                CoreError::Invalid(_) | CoreError::Field(_) | CoreError::Path(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn headers_that_claim_a_certificate_are_known_in_every_spelling() {
+        for name in [
+            "X-Forwarded-Client-Cert",
+            "x-ssl-client-cert",
+            "SSL_CLIENT_CERT",
+            "X-SSL-Client-S-DN",
+            "X-Client-Cert",
+            "Client-Cert",
+            "client-cert-chain",
+            "X-Forwarded-Tls-Client-Cert-Info",
+            "X-ARR-ClientCert",
+            "X-Amzn-Mtls-Clientcert-Leaf",
+            "x_forwarded_client_cert",
+            "X-SSL-Cert",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            assert!(is_client_certificate(&name), "{name}");
+        }
+        for name in ["x-vault-token", "x-vault-namespace", "authorization", "x-forwarded-for"] {
+            assert!(!is_client_certificate(&HeaderName::from_static(name)), "{name}");
         }
     }
 
@@ -280,6 +324,6 @@ mod tests {
         let queried = request("DELETE", "/v1/a?versions=1").body(Body::empty()).unwrap();
         assert_eq!(parse(queried, 10).await.unwrap().fields["versions"].as_str(), Some("1"));
         let patch = request("PATCH", "/v1/a").body(Body::from("{}")).unwrap();
-        assert!(matches!(refusal(patch).await, Refusal::MediaType));
+        assert!(matches!(refusal(patch).await, CoreError::MediaType));
     }
 }

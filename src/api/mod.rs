@@ -24,7 +24,7 @@ use crate::core::seal::endpoints;
 use crate::types::id::RequestId;
 use crate::types::time::Ttl;
 
-use extract::{Parsed, Refusal};
+use extract::Parsed;
 
 /// What the edge works with.
 #[derive(Clone)]
@@ -46,11 +46,6 @@ pub struct EdgeLimits {
 pub fn router(core: Arc<Core>, limits: EdgeLimits) -> Router {
     Router::new().fallback(answer).with_state(Edge { core, limits })
 }
-
-/// Header names by which proxies claim who the client was. Nobody is believed here, and whoever sends
-/// one is told so instead of being served as somebody else than they think.
-const PROXY_CLAIMS: &[&str] =
-    &["x-forwarded-client-cert", "x-ssl-client-cert", "x-client-cert", "ssl-client-cert"];
 
 async fn answer(
     State(edge): State<Edge>,
@@ -92,18 +87,15 @@ async fn serve(
     id: RequestId,
 ) -> (Response<Body>, String) {
     let received_at = edge.core.clock.now();
-    if let Some(name) = PROXY_CLAIMS.iter().find(|name| request.headers().contains_key(**name)) {
-        let error = CoreError::invalid(format!(
-            "the header {name} is not accepted: clients identify themselves by their own connection"
-        ));
-        return (envelope::render_error(&error, Some(&id)), "refused".to_owned());
-    }
-    if !request.uri().path().starts_with("/v1/") {
-        return (envelope::render_error(&CoreError::NotFound, Some(&id)), "none".to_owned());
-    }
     let head_only = request.method() == Method::HEAD;
-    let raw_path = request.uri().path().trim_start_matches("/v1/").to_owned();
     let verb = verb_of(request.method());
+    let whole_path = request.uri().path();
+    let Some(raw_path) = whole_path.strip_prefix("/v1/").map(str::to_owned) else {
+        let nowhere = CoreError::NotFound;
+        let path = whole_path.to_owned();
+        let response = refuse(&edge, connection, nowhere, id, received_at, verb, &path).await;
+        return (response, "none".to_owned());
+    };
     match extract::parse(request, edge.limits.body_bytes_max).await {
         Ok(parsed) => dispatch(&edge, connection, parsed, id, received_at, head_only).await,
         Err(refusal) => {
@@ -137,7 +129,8 @@ async fn dispatch(
         return (response, endpoint.name().to_owned());
     }
     if head_only {
-        let response = envelope::render_refusal(&Refusal::Method, Some(&id));
+        let (refusal, path) = (CoreError::Unsupported, path.as_str());
+        let response = refuse(edge, connection, refusal, id, received_at, verb, path).await;
         return (response, "refused".to_owned());
     }
     let request = Request {
@@ -164,25 +157,14 @@ async fn dispatch(
 async fn refuse(
     edge: &Edge,
     connection: ConnectionInfo,
-    refusal: Refusal,
+    refusal: CoreError,
     id: RequestId,
     received_at: crate::types::time::Timestamp,
     verb: Verb,
     raw_path: &str,
 ) -> Response<Body> {
-    let plain = match &refusal {
-        Refusal::Bad(_) => None,
-        Refusal::MediaType => Some("unsupported media type"),
-        Refusal::Method => Some("unsupported method"),
-        Refusal::TooLarge(_) => Some("the request body is too large"),
-    };
-    let rendered = plain.map(|_| envelope::render_refusal(&refusal, Some(&id)));
-    let error = match (refusal, plain) {
-        (Refusal::Bad(error), _) => error,
-        (_, text) => CoreError::invalid(text.unwrap_or_default()),
-    };
-    match edge.core.refuse(id.clone(), received_at, verb, raw_path, &connection, error).await {
-        Ok(answered) => rendered.unwrap_or_else(|| envelope::render(answered)),
+    match edge.core.refuse(id.clone(), received_at, verb, raw_path, &connection, refusal).await {
+        Ok(answered) => envelope::render(answered),
         Err(error) => envelope::render_error(&error, Some(&id)),
     }
 }

@@ -37,6 +37,9 @@ pub enum CoreError {
     /// The request makes no sense, for the reason given.
     #[error("{0}")]
     Invalid(String),
+    /// A body in a form that the method does not take.
+    #[error("PATCH takes Content-Type: application/merge-patch+json")]
+    MediaType,
     /// There is nothing at that path.
     #[error("not found")]
     NotFound,
@@ -58,6 +61,9 @@ pub enum CoreError {
     /// The store did not do its part.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The request body is over the limit.
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(usize),
     /// A cap or quota is reached.
     #[error("{message}")]
     TooMany {
@@ -88,6 +94,8 @@ impl CoreError {
             Self::NotFound => 404,
             Self::Unsupported => 405,
             Self::Held(_) => 409,
+            Self::TooLarge(_) => 413,
+            Self::MediaType => 415,
             Self::TooMany { .. } => 429,
             Self::Internal { .. } => 500,
             Self::Upstream { .. } => 502,
@@ -131,11 +139,13 @@ impl CoreError {
             | Self::Held(_)
             | Self::Internal { .. }
             | Self::Invalid(_)
+            | Self::MediaType
             | Self::NotFound
             | Self::NotInitialized
             | Self::Overloaded { .. }
             | Self::Path(_)
             | Self::Sealed
+            | Self::TooLarge(_)
             | Self::TooMany { .. }
             | Self::Unsupported
             | Self::Upstream { .. } => self.to_string(),
@@ -157,11 +167,13 @@ impl CoreError {
             | Self::Held(_)
             | Self::Internal { .. }
             | Self::Invalid(_)
+            | Self::MediaType
             | Self::NotFound
             | Self::NotInitialized
             | Self::Path(_)
             | Self::Sealed
             | Self::Storage(_)
+            | Self::TooLarge(_)
             | Self::Unsupported
             | Self::Upstream { .. } => None,
         }
@@ -176,11 +188,13 @@ impl CoreError {
             Self::Field(_)
             | Self::Held(_)
             | Self::Invalid(_)
+            | Self::MediaType
             | Self::NotFound
             | Self::NotInitialized
             | Self::Overloaded { .. }
             | Self::Path(_)
             | Self::Sealed
+            | Self::TooLarge(_)
             | Self::TooMany { .. }
             | Self::Unsupported
             | Self::Upstream { .. } => None,

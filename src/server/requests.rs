@@ -1,5 +1,5 @@
-//! What every request passes before the router sees it: bounds on its head, body and time, and the
-//! refusal of identities in headers.
+//! What every request passes before the router sees it: bounds on its head, body and time. Whatever
+//! the router itself can refuse is left to it, because it audits its refusals.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
 use tower::ServiceExt;
@@ -95,32 +95,13 @@ impl Requests {
         if headers.len() > self.limits.headers {
             return Err(Refusal::TooManyHeaders);
         }
-        if let Some(name) = headers.keys().find(|name| is_client_certificate(name)) {
-            return Err(Refusal::ForwardedCertificate(name.clone()));
-        }
-        let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let declared = declared.and_then(|text| text.parse::<u64>().ok());
-        if declared.is_some_and(|bytes| bytes > self.limits.body_bytes as u64) {
-            return Err(Refusal::BodyTooLarge(self.limits.body_bytes));
-        }
         Ok(())
     }
-}
-
-/// Whether proxies use this header to say which certificate their client presented. No listener
-/// takes an identity from a header; a request that carries one passed something that thinks so.
-fn is_client_certificate(name: &HeaderName) -> bool {
-    const MARKS: [&str; 5] = ["client-cert", "clientcert", "ssl-client", "ssl-cert", "mtls-client"];
-    // Some servers and CGI-like gateways write underscores for dashes.
-    let name = name.as_str().replace('_', "-");
-    MARKS.iter().any(|mark| name.contains(mark))
 }
 
 /// A request that is answered before it reaches the router.
 #[derive(Debug)]
 enum Refusal {
-    BodyTooLarge(usize),
-    ForwardedCertificate(HeaderName),
     TookTooLong,
     TooManyHeaders,
 }
@@ -128,19 +109,6 @@ enum Refusal {
 impl Refusal {
     fn into_response(self) -> Response<Body> {
         let (status, reason, text) = match self {
-            Self::BodyTooLarge(most) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                format!("the request body is larger than {most} bytes"),
-            ),
-            Self::ForwardedCertificate(name) => (
-                StatusCode::BAD_REQUEST,
-                "forwarded_certificate",
-                format!(
-                    "the header {name} is refused: a client certificate is taken from the TLS \
-                     handshake alone"
-                ),
-            ),
             Self::TookTooLong => {
                 (StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long".to_owned())
             }
@@ -166,30 +134,6 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers_that_claim_a_certificate_are_known_in_every_spelling() {
-        for name in [
-            "X-Forwarded-Client-Cert",
-            "x-ssl-client-cert",
-            "SSL_CLIENT_CERT",
-            "X-SSL-Client-S-DN",
-            "X-Client-Cert",
-            "Client-Cert",
-            "client-cert-chain",
-            "X-Forwarded-Tls-Client-Cert-Info",
-            "X-ARR-ClientCert",
-            "X-Amzn-Mtls-Clientcert-Leaf",
-            "x_forwarded_client_cert",
-            "X-SSL-Cert",
-        ] {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            assert!(is_client_certificate(&name), "{name}");
-        }
-        for name in ["x-vault-token", "x-vault-namespace", "authorization", "x-forwarded-for"] {
-            assert!(!is_client_certificate(&HeaderName::from_static(name)), "{name}");
-        }
-    }
 
     #[tokio::test]
     async fn a_connection_is_idle_only_without_requests() {

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
+use super::transaction::is_contention;
 use crate::engines::database::driver::DriverError;
 
 /// Longest message passed on, in characters.
@@ -74,10 +75,11 @@ fn advice(code: Option<&SqlState>) -> &'static str {
 }
 
 /// Whether the same statement may succeed later: connection trouble, shutdown and start-up, lack
-/// of resources, locks, time limits, deadlocks.
+/// of resources, locks, time limits, deadlocks, others in the way.
 fn is_passing(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "40" | "53" | "57" | "58")
+        || is_contention(code)
         || *code == SqlState::LOCK_NOT_AVAILABLE
         || *code == SqlState::OBJECT_IN_USE
 }

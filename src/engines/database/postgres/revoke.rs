@@ -16,7 +16,7 @@ use tokio_postgres::SimpleQueryRow;
 use zeroize::Zeroizing;
 
 use super::pool::{Lent, Pool};
-use super::transaction::{Failed, OWN_PATH, Open, Work, ask, begin, begin_on};
+use super::transaction::{Failed, OWN_PATH, Open, TRIES_MAX, Work, ask, begin, begin_on};
 use crate::engines::database::driver::{DoomedUser, DriverError};
 use crate::engines::database::sql::{quote_literal, quote_name};
 use crate::engines::database::statement::Values;
@@ -60,7 +60,7 @@ async fn disable(pool: &Pool, name: &str) -> Result<Option<Doomed>, DriverError>
     };
     let doomed = Doomed { oid: oid(row)?, needs_membership: is_true(row, 1) };
     let disable = format!("ALTER ROLE {} NOLOGIN", quote_name(name));
-    open.finish(&[Zeroizing::new(disable)]).await?;
+    open.finish(&[Zeroizing::new(disable)]).await.map_err(|failed| failed.error)?;
     Ok(Some(doomed))
 }
 
@@ -148,11 +148,16 @@ async fn in_database(
     name: &str,
     statements: &[Zeroizing<String>],
 ) -> Result<(), DriverError> {
-    let lent: Lent<'_> = pool.take_in(database).await?;
-    let work = Work::new("hand over what the user owns in another database");
-    match begin_on(lent, work, name, statements).await {
-        Ok(open) => open.commit().await,
-        Err((Failed { error, .. }, _)) => Err(error),
+    let mut tries = 0;
+    loop {
+        let lent: Lent<'_> = pool.take_in(database).await?;
+        let work = Work::new("hand over what the user owns in another database");
+        tries += 1;
+        match begin_on(lent, work, name, statements).await {
+            Ok(open) => return open.commit().await,
+            Err((Failed { contended: true, .. }, _)) if tries < TRIES_MAX => {}
+            Err((Failed { error, .. }, _)) => return Err(error),
+        }
     }
 }
 
@@ -171,7 +176,7 @@ async fn make_heir(pool: &Pool, heir: &str) -> Result<(), DriverError> {
     let open = begin_own(pool, STEP, heir, &find(heir)).await?;
     if open.rows().is_empty() {
         let make = format!("CREATE ROLE {} NOLOGIN NOINHERIT", quote_name(heir));
-        open.finish(&[Zeroizing::new(make)]).await?;
+        open.finish(&[Zeroizing::new(make)]).await.map_err(|failed| failed.error)?;
     } else {
         open.commit().await?;
     }
@@ -191,13 +196,22 @@ async fn make_heir(pool: &Pool, heir: &str) -> Result<(), DriverError> {
 }
 
 async fn drop_role(pool: &Pool, user: &DoomedUser<'_>, owns: bool) -> Result<(), DriverError> {
-    let open = begin_own(pool, "drop the user", user.name, &find(user.name)).await?;
-    if open.rows().is_empty() {
-        return open.commit().await;
-    }
     let mut statements = hand_over(user, owns);
     statements.push(Zeroizing::new(format!("DROP ROLE {}", quote_name(user.name))));
-    open.finish(&statements).await
+    let mut tries = 0;
+    loop {
+        let open = begin_own(pool, "drop the user", user.name, &find(user.name)).await?;
+        if open.rows().is_empty() {
+            return open.commit().await;
+        }
+        tries += 1;
+        match open.finish(&statements).await {
+            Ok(()) => return Ok(()),
+            // Users of one table lose their privileges on it one after the other.
+            Err(Failed { contended: true, .. }) if tries < TRIES_MAX => {}
+            Err(Failed { error, .. }) => return Err(error),
+        }
+    }
 }
 
 /// The operator's own way of revoking, and a look at what it left.

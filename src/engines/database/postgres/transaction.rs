@@ -22,6 +22,8 @@ use crate::engines::database::sql::quote_literal;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most rows kept of one message; no question of ours has as many answers.
 const ROWS_MAX: usize = 10_000;
+/// Most tries of a transaction that others' transactions got in the way of.
+pub(super) const TRIES_MAX: u32 = 8;
 /// The same limits on the target's side, shorter, so that it gives up before we do.
 const LIMITS: [&str; 2] = ["SET LOCAL statement_timeout = '20s'", "SET LOCAL lock_timeout = '10s'"];
 /// Undoes what operators' statements may have set, then restores what a session starts with.
@@ -55,11 +57,13 @@ pub(super) struct Failed {
     pub index: usize,
     pub error: DriverError,
     pub missing_object: bool,
+    /// Somebody else's transaction was in the way: nothing was done, and another try may succeed.
+    pub contended: bool,
 }
 
 impl From<DriverError> for Failed {
     fn from(error: DriverError) -> Self {
-        Self { index: 0, error, missing_object: false }
+        Self { index: 0, error, missing_object: false, contended: false }
     }
 }
 
@@ -70,17 +74,29 @@ pub(super) async fn begin<'a>(
     name: &str,
     statements: &[Zeroizing<String>],
 ) -> Result<Open<'a>, Failed> {
-    let lent = pool.take().await?;
-    match begin_on(lent, work, name, statements).await {
-        Ok(open) => Ok(open),
-        // The session had died while idle: nothing was done, so a new one may try.
-        Err((failed, true)) if failed.error.is_unavailable() => {
-            pool.forget_idle();
-            let lent = pool.take().await?;
-            begin_on(lent, work, name, statements).await.map_err(|(failed, _)| failed)
+    let (mut tries, mut fresh) = (0, false);
+    loop {
+        let lent = pool.take().await?;
+        tries += 1;
+        match begin_on(lent, work, name, statements).await {
+            Ok(open) => return Ok(open),
+            // The session had died while idle: nothing was done, so a new one may try.
+            Err((failed, true)) if failed.error.is_unavailable() && !fresh => {
+                fresh = true;
+                pool.forget_idle();
+            }
+            // Nothing was done, and whoever was in the way has come further by it.
+            Err((failed, _)) if failed.contended && tries < TRIES_MAX => {}
+            Err((failed, _)) => return Err(failed),
         }
-        Err((failed, _)) => Err(failed),
     }
+}
+
+/// Whether somebody else's transaction was in the way. Of two that grant on one object at a time,
+/// PostgreSQL fails one with an internal error ("tuple concurrently updated").
+pub(super) fn is_contention(code: &SqlState) -> bool {
+    [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::INTERNAL_ERROR]
+        .contains(code)
 }
 
 /// As [`begin`] on a given session. The flag tells that it was an idle one and is closed.
@@ -117,7 +133,7 @@ impl Open<'_> {
 
     /// Runs further statements and makes all durable, in one message. For what may as well happen
     /// later, unseen: taking something away.
-    pub(super) async fn finish(self, statements: &[Zeroizing<String>]) -> Result<(), DriverError> {
+    pub(super) async fn finish(self, statements: &[Zeroizing<String>]) -> Result<(), Failed> {
         let count = statements.len();
         let mut all: Vec<&str> = statements.iter().map(|statement| statement.as_str()).collect();
         all.push(COMMIT);
@@ -126,11 +142,11 @@ impl Open<'_> {
 
     /// Makes it all durable.
     pub(super) async fn commit(self) -> Result<(), DriverError> {
-        self.send(&[COMMIT], 0).await
+        self.send(&[COMMIT], 0).await.map_err(|failed| failed.error)
     }
 
     /// Sends the last message, in which `count` statements come before the commit.
-    async fn send(self, all: &[&str], count: usize) -> Result<(), DriverError> {
+    async fn send(self, all: &[&str], count: usize) -> Result<(), Failed> {
         match batch(self.lent.client(), self.step, all).await {
             Ok(_) => {
                 self.lent.give_back();
@@ -138,7 +154,7 @@ impl Open<'_> {
             }
             // Committed; only the session could not be cleaned, so it is closed.
             Err(Failure::Database { completed, .. }) if completed > count => Ok(()),
-            Err(failure) => Err(failure.judge(Work::new(self.step), 0, count).error),
+            Err(failure) => Err(failure.judge(Work::new(self.step), 0, count)),
         }
     }
 }
@@ -166,13 +182,14 @@ impl Failure {
             Self::TimedOut(error) => unavailable(work.step, error).into(),
             Self::Database { completed, error } => {
                 let missing_object = error.code() == Some(&SqlState::UNDEFINED_OBJECT);
+                let contended = error.code().is_some_and(is_contention);
                 let index = completed.saturating_sub(preamble);
                 let error = if count > 1 && completed >= preamble {
                     classify_statement(work.step, (index, count), error, work.secret)
                 } else {
                     classify(work.step, error, work.secret)
                 };
-                Failed { index, error, missing_object }
+                Failed { index, error, missing_object, contended }
             }
         }
     }

@@ -126,9 +126,14 @@ impl SystemRoutes for PolicyRoutes {
                     .shaped(Shape::EnvelopeAndTop))
             }
             // A trailing slash is the list, also below the pattern that takes the rest.
-            "acl" | "policy" if request.params.get("name").is_empty() => {
-                Ok(Reply::keys(ctx.unsealed.policies.names().await?))
-            }
+            "acl" | "policy" if request.params.get("name").is_empty() => match request.operation {
+                Operation::Read | Operation::List => {
+                    Ok(Reply::keys(ctx.unsealed.policies.names().await?))
+                }
+                Operation::Create | Operation::Delete | Operation::Patch | Operation::Update => {
+                    Err(CoreError::Unsupported)
+                }
+            },
             "acl" | "policy" => policy(ctx, request).await,
             "explain" => explain(ctx, request).await,
             "resultant-acl" => Ok(Reply::data(json!({ "root": ctx.caller.is_root() }))),

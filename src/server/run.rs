@@ -14,11 +14,12 @@ use crate::auth::{self, cert::CertMethod};
 use crate::core::audit::broker::{AuditBroker, BrokerConfig};
 use crate::core::audit::{AuditError, AuditSink};
 use crate::core::clock_guard::GuardedClock;
-use crate::core::context::{Core, CoreSettings, Parts, Phase};
+use crate::core::context::{Core, CoreSettings, Parts, Phase, SystemRoutes};
 use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
+use crate::core::route::Access;
 use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
 };
@@ -71,10 +72,9 @@ impl Server {
         let storage = storage::open::open(&storage_spec(config)?).await?;
         let core = build_core(config, storage, audit, trust, clock).await?;
         let render = metrics.clone();
-        let mut tables = api::sys::tables(Box::new(move || render.render()));
-        tables.push(Box::new(auth::token::TokenRoutes));
-        tables.push(Box::new(auth::identity::IdentityRoutes));
-        core.install(tables);
+        let everybody = config.telemetry.unauthenticated_metrics;
+        let access = if everybody { Access::Public } else { Access::Caller };
+        core.install(tables(Box::new(move || render.render()), access));
         if let Err(error) = core.unseal_automatically().await {
             // It answers all the same, as a sealed server does.
             tracing::error!(%error, reason = error.reason(), "not unsealed by the key file");
@@ -256,8 +256,20 @@ async fn build_core(
     Ok(Core::new(parts, initialized))
 }
 
+/// The tables of this build that belong to the server itself; `metrics_access` is who may read the
+/// metrics.
+pub fn tables(
+    render_metrics: api::sys::metrics::Render,
+    metrics_access: Access,
+) -> Vec<Box<dyn SystemRoutes>> {
+    let mut tables = api::sys::tables(render_metrics, metrics_access);
+    tables.push(Box::new(auth::token::TokenRoutes));
+    tables.push(Box::new(auth::identity::IdentityRoutes));
+    tables
+}
+
 /// The engines and methods of this build, one line each.
-fn registry(trust: &Arc<TrustStore>) -> Registry {
+pub fn registry(trust: &Arc<TrustStore>) -> Registry {
     let mut registry = Registry::default();
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use leasehold::auth::cert::CertMethod;
 use leasehold::core::engine::{AuthMethod, MountFacts};
-use leasehold::core::route::RouteSpec;
+use leasehold::core::route::{Access, RouteSpec};
 use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
+use leasehold::engines;
 use leasehold::engines::database::DatabaseEngine;
+use leasehold::server::run;
 use leasehold::types::id::MountAccessor;
 use leasehold::types::time::Ttl;
-use leasehold::{api, auth, engines};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -286,10 +287,7 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
     for spec in endpoints::specs() {
         found.push(("the seal", spec.pattern.to_owned(), spec));
     }
-    let mut tables = api::sys::tables(Box::new(String::new));
-    tables.push(Box::new(auth::token::TokenRoutes));
-    tables.push(Box::new(auth::identity::IdentityRoutes));
-    for table in &tables {
+    for table in &run::tables(Box::new(String::new), Access::Caller) {
         for spec in table.routes() {
             found.push(("server", format!("{}{}", table.prefix(), spec.pattern), spec));
         }

@@ -9,7 +9,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::FieldError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, RouteSpec, field};
+use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
 
 /// Renders the present values.
 pub type Render = Box<dyn Fn() -> String + Send + Sync>;
@@ -17,23 +17,33 @@ pub type Render = Box<dyn Fn() -> String + Send + Sync>;
 /// The table.
 pub struct MetricsRoutes {
     render: Render,
+    routes: &'static [RouteSpec],
 }
 
 impl MetricsRoutes {
-    /// A table that answers what `render` renders.
-    pub fn new(render: Render) -> Self {
-        Self { render }
+    /// A table that answers what `render` renders: to callers who may, or to anybody.
+    pub fn new(render: Render, access: Access) -> Self {
+        let public = access == Access::Public;
+        Self { render, routes: if public { PUBLIC_ROUTES } else { ROUTES } }
     }
 }
 
-static ROUTES: &[RouteSpec] = &[RouteSpec {
-    name: "metrics",
-    pattern: "metrics",
-    summary: "Metrics in the Prometheus text format.",
-    access: Access::Caller,
-    operations: &[Operation::Read],
-    fields: &[field("format", FieldKind::Text, "Only `prometheus`, which is the default.")],
-}];
+static ROUTES: &[RouteSpec] = &[route(Access::Caller)];
+static PUBLIC_ROUTES: &[RouteSpec] = &[route(Access::Public)];
+
+const fn route(access: Access) -> RouteSpec {
+    RouteSpec {
+        name: "metrics",
+        pattern: "metrics",
+        summary: "Metrics in the Prometheus text format.",
+        access,
+        operations: &[Operation::Read],
+        fields: FIELDS,
+    }
+}
+
+const FIELDS: &[FieldSpec] =
+    &[field("format", FieldKind::Text, "Only `prometheus`, which is the default.")];
 
 #[async_trait]
 impl SystemRoutes for MetricsRoutes {
@@ -42,7 +52,7 @@ impl SystemRoutes for MetricsRoutes {
     }
 
     fn routes(&self) -> &'static [RouteSpec] {
-        ROUTES
+        self.routes
     }
 
     async fn handle(

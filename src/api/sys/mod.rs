@@ -7,16 +7,20 @@ pub mod policies;
 pub mod wrapping;
 
 use crate::core::context::SystemRoutes;
+use crate::core::route::Access;
 use crate::core::seal::SealRoutes;
 
-/// All of them, for the server to install.
-pub fn tables(render_metrics: metrics::Render) -> Vec<Box<dyn SystemRoutes>> {
+/// All of them, for the server to install. `metrics_access` says who may read the metrics.
+pub fn tables(
+    render_metrics: metrics::Render,
+    metrics_access: Access,
+) -> Vec<Box<dyn SystemRoutes>> {
     vec![
         Box::new(SealRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(policies::PolicyRoutes),
         Box::new(leases::LeaseRoutes),
         Box::new(wrapping::WrappingRoutes),
-        Box::new(metrics::MetricsRoutes::new(render_metrics)),
+        Box::new(metrics::MetricsRoutes::new(render_metrics, metrics_access)),
     ]
 }

@@ -1,4 +1,14 @@
 //! The whole broker through HTTPS, as its clients see it: one server process, shared by these tests.
 
+mod audit;
+mod bad_input;
+mod certificates;
+mod cluster;
+mod leases;
+mod policies;
+mod reload;
 mod secrets;
+mod telemetry;
+mod tokens;
 mod world;
+mod wrapping;

@@ -7,6 +7,7 @@
     reason = "clippy's exceptions for tests do not reach the functions that tests call"
 )]
 
+mod access;
 mod audit;
 mod cli;
 mod client;

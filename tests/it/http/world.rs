@@ -70,17 +70,7 @@ impl World {
 
     /// How `database/` reaches a database of the tests' server.
     pub fn database_config(&self, database: &str) -> Value {
-        let server = TestPostgres::shared();
-        json!({
-            "plugin_name": "postgresql-database-plugin",
-            "connection_url": format!(
-                "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/{database}?sslmode=disable",
-                server.port(),
-            ),
-            "username": SUPERUSER,
-            "password": server.password(),
-            "allowed_roles": "*",
-        })
+        database_config(TestPostgres::shared(), database)
     }
 
     /// Somebody whose certificate entitles to a policy with that text, by a role of its own. Also
@@ -111,4 +101,16 @@ impl World {
         let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
         (self.broker.admin().with_token(&token), token)
     }
+}
+
+/// How a mount reaches a database of that server.
+pub fn database_config(server: &TestPostgres, database: &str) -> Value {
+    let address = format!("127.0.0.1:{}/{database}?sslmode=disable", server.port());
+    json!({
+        "plugin_name": "postgresql-database-plugin",
+        "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{address}"),
+        "username": SUPERUSER,
+        "password": server.password(),
+        "allowed_roles": "*",
+    })
 }

@@ -450,9 +450,9 @@ impl Caller {
         self
     }
 
-    /// The same with another token, or none.
-    pub fn set_token(&mut self, token: Option<&str>) {
-        self.token = token.map(str::to_owned);
+    /// Its token.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// GET.

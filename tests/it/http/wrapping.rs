@@ -1,0 +1,102 @@
+//! Answers kept for one reader.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::world::{shared, unique};
+use crate::support::broker::Caller;
+
+async fn wrapped(by: &Caller, method: &str, path: &str, body: &[u8]) -> serde_json::Value {
+    let answer = by.request(method, path, &[("x-vault-wrap-ttl", "5m")], body).await;
+    let body = answer.ok();
+    assert_eq!(body["data"], json!(null), "nothing but the wrapping leaves");
+    body["wrap_info"].clone()
+}
+
+fn token(info: &serde_json::Value) -> &str {
+    info["token"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn of_parallel_readers_one_gets_the_answer() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let path = format!("secret/data/{}", unique("wrapped"));
+    root.write(&path, json!({ "data": { "k": "v" } })).await.ok();
+    for _ in 0..3 {
+        let info = wrapped(&root, "GET", &path, b"").await;
+        assert_eq!((&info["ttl"], &info["creation_path"]), (&json!(300), &json!(path)));
+        let tries = (0..20).map(async |_| {
+            let own = world.broker.admin();
+            own.write("sys/wrapping/unwrap", json!({ "token": token(&info) })).await
+        });
+        let answers = join_all(tries).await;
+        let got: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].data()["data"], json!({ "k": "v" }));
+        let refused = answers.iter().filter(|answer| answer.status != 200);
+        assert!(refused.into_iter().all(|answer| answer.status == 400));
+    }
+}
+
+#[tokio::test]
+async fn a_wrapping_token_opens_nothing_else() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let body = br#"{"a":{"b":1}}"#;
+    for (method, path) in [
+        ("GET", "sys/mounts"),
+        ("GET", "secret/data/x"),
+        ("GET", "auth/token/lookup-self"),
+        ("GET", "cubbyhole/response"),
+        ("POST", "auth/token/renew-self"),
+        ("POST", "auth/token/create"),
+    ] {
+        let info = wrapped(&root, "POST", "sys/wrapping/wrap", body).await;
+        let own = world.broker.admin().with_token(token(&info));
+        let answer = own.request(method, path, &[], b"").await;
+        assert_eq!(answer.status, 403, "{path}: {}", answer.body);
+        // It works once, and that was it: whoever is meant to read the answer finds it tampered with.
+        assert_eq!(own.write("sys/wrapping/unwrap", json!({})).await.status, 400, "{path}");
+    }
+    let info = wrapped(&root, "POST", "sys/wrapping/wrap", body).await;
+    let own = world.broker.admin().with_token(token(&info));
+    let looked = own.write("sys/wrapping/lookup", json!({})).await.data();
+    assert_eq!(looked["creation_path"], "sys/wrapping/wrap");
+    // By header too; and what was wrapped comes out as it went in.
+    let second = {
+        let rewrapped = own.write("sys/wrapping/rewrap", json!({})).await.ok();
+        rewrapped["wrap_info"].clone()
+    };
+    assert_eq!(own.write("sys/wrapping/unwrap", json!({})).await.status, 400);
+    let own = world.broker.admin().with_token(token(&second));
+    assert_eq!(
+        own.write("sys/wrapping/unwrap", json!({})).await.data(),
+        json!({ "a": { "b": 1 } })
+    );
+    assert_eq!(own.write("sys/wrapping/unwrap", json!({})).await.status, 400);
+    // An ordinary token is no wrapping token.
+    let root_token = world.broker.root_token();
+    let body = json!({ "token": root_token });
+    assert_eq!(root.write("sys/wrapping/unwrap", body).await.status, 400);
+    assert_eq!(root.read("sys/mounts").await.status, 200, "and is none the worse for it");
+}
+
+#[tokio::test]
+async fn tokens_and_credentials_can_be_wrapped() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let info = wrapped(&root, "POST", "auth/token/create", br#"{"policies":["default"]}"#).await;
+    assert!(!info["wrapped_accessor"].as_str().unwrap().is_empty());
+    let body = json!({ "token": token(&info) });
+    let opened = world.broker.admin().write("sys/wrapping/unwrap", body).await.ok();
+    let made = opened["auth"]["client_token"].as_str().unwrap();
+    let own = world.broker.admin().with_token(made);
+    assert_eq!(own.read("auth/token/lookup-self").await.status, 200);
+    let info = wrapped(&root, "GET", "database/creds/reader", b"").await;
+    let body = json!({ "token": token(&info) });
+    let opened = world.broker.admin().write("sys/wrapping/unwrap", body).await.ok();
+    let lease = opened["lease_id"].as_str().unwrap();
+    assert!(opened["data"]["password"].is_string());
+    root.write("sys/leases/revoke", json!({ "lease_id": lease })).await.ok();
+}

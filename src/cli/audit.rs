@@ -14,6 +14,13 @@ use crate::server::audit_verify;
 pub enum Audit {
     /// List audit sinks
     List,
+    /// Show what a text looks like in the audit
+    Hash {
+        /// Path of the sink, as list shows it
+        path: String,
+        /// The text; asked for unseen when absent, - for standard input
+        input: Option<String>,
+    },
     /// Check logs against their hash chain, without a server; exits with 1 when a line is not as it
     /// was written
     Verify(Verify),
@@ -88,6 +95,12 @@ impl Audit {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         match self {
             Self::Verify(command) => command.run(session.process),
+            Self::Hash { path, input } => {
+                let input = session.secret(input.as_deref(), "Text (will not be shown): ")?;
+                let path = format!("sys/audit-hash/{}", path.trim_matches('/'));
+                let reply = session.write(&path, json!({ "input": input.expose() })).await?;
+                session.output().reply(&reply, "")
+            }
             Self::List => {
                 let reply = session.read("sys/audit").await?;
                 let data = reply.data();
@@ -99,11 +112,14 @@ impl Audit {
                     .flatten()
                     .filter(|(_, sink)| sink.get("type").is_some())
                     .map(|(path, sink)| {
-                        let options = text(sink, "options");
-                        vec![path.clone(), text(sink, "type"), text(sink, "description"), options]
+                        let names = ["type", "healthy", "pending", "last_entry"];
+                        std::iter::once(path.clone())
+                            .chain(names.iter().map(|name| text(sink, name)))
+                            .collect()
                     })
                     .collect();
-                session.output().rows(&["Path", "Type", "Description", "Options"], &rows, data)
+                let headers = ["Path", "Type", "Healthy", "Waiting", "Last Entry"];
+                session.output().rows(&headers, &rows, data)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The tables below `sys/`: each lists its routes with their fields and serves them with one core call.
 
+pub mod audit;
 pub mod leases;
 pub mod metrics;
 pub mod mounts;
@@ -17,6 +18,7 @@ pub fn tables(
 ) -> Vec<Box<dyn SystemRoutes>> {
     vec![
         Box::new(SealRoutes),
+        Box::new(audit::AuditRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(policies::PolicyRoutes),
         Box::new(leases::LeaseRoutes),

@@ -401,3 +401,18 @@ fn a_configuration_is_checked_without_serving_and_every_problem_is_named() {
         assert!(text(&output.stderr).contains(word), "{word}: {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn what_an_audit_entry_hides_can_be_searched_for_by_its_hash() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["kv", "put", "secret/x", "password=hunter2"]);
+    let listed = dev.json("admin", &["audit", "list"]);
+    assert_eq!(listed["file/"]["healthy"], true);
+    let hash = dev.ok("admin", &["audit", "hash", "-field=hash", "file/", "hunter2"]);
+    let log = dev.file("audit.log");
+    assert!(log.contains(&hash), "{hash}");
+    assert!(!log.contains("hunter2"));
+    dev.refused("workload", &["audit", "list"]);
+    dev.refused("workload", &["audit", "hash", "file/", "hunter2"]);
+    dev.refused("admin", &["audit", "hash", "nosuch/", "x"]);
+}

@@ -66,7 +66,7 @@ fn leases_are_found_by_what_they_belong_to_and_their_revocation_kills_the_login(
         ids
     };
     assert_eq!(ids(&["-mount=database"]), [other.id.clone(), one.id.clone()]);
-    assert_eq!(ids(&["-mount=database", "-role=reporting"]), [one.id.clone()]);
+    assert_eq!(ids(&["-mount=database", "-role=reporting"]), std::slice::from_ref(&one.id));
     let owner = dev.json("workload", &["token", "lookup"])["data"]["entity_id"].clone();
     assert_eq!(ids(&["-entity", owner.as_str().unwrap()]).len(), 2);
     let names = dev.json("admin", &["lease", "list", "database/creds/"]);

@@ -76,12 +76,7 @@ fn main() {
         rows.push(runtime.block_on(write(&broker)));
     }
     if want("credential") {
-        rows.push(runtime.block_on(postgres::credentials(
-            &broker,
-            CREDENTIAL_CONNECTIONS,
-            ROUNDS,
-            ROUND,
-        )));
+        rows.push(runtime.block_on(postgres::credentials(&broker, CREDENTIAL_CONNECTIONS)));
     }
     drop(broker);
     if want("idle") {

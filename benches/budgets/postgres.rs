@@ -16,7 +16,11 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 const VERIFIER: &str = "SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$\
     iNCZi3yB2Y4rBhAuDfyBkMqdX9wKPqSFWzgJYdZtO9k=:gVh8Z1tK1hjXzqL6Ox1+ehZ7V0vYQ3C0t9dV3F2mJ0s=";
 
-pub async fn credentials(broker: &Broker, connections: usize, _: usize, time: Duration) -> Row {
+/// Shorter than other rounds: one identity may hold a thousand leases, and each round revokes its own.
+const ROUND: Duration = Duration::from_millis(1200);
+
+pub async fn credentials(broker: &Broker, connections: usize) -> Row {
+    let time = ROUND;
     let postgres = TestPostgres::start();
     let database = postgres.database();
     let url = postgres.url_for("{{username}}", "{{password}}", "postgres");
@@ -39,10 +43,13 @@ pub async fn credentials(broker: &Broker, connections: usize, _: usize, time: Du
     admin.post_once("/v1/database/roles/bench", &role.to_string()).await;
     let bare = async || bare_clients(&database, connections, time).await;
     let leased = async || {
-        driver::run(&admin, Mode::KeepAlive, connections, time, |_, _| {
+        let run = driver::run(&admin, Mode::KeepAlive, connections, time, |_, _| {
             driver::get("/v1/database/creds/bench")
         })
-        .await
+        .await;
+        let revoke = "/v1/sys/leases/revoke-prefix/database/creds/bench";
+        admin.post_once(revoke, r#"{"sync":true}"#).await;
+        run
     };
     let (bare, broker, ratio, latency) = paired(bare, leased).await;
     Row {

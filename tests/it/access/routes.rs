@@ -75,6 +75,8 @@ pub(super) const EXPECTED: &[Expected] = &[
     row("kv2/metadata/*path", "caller", "create delete list patch read update", "kv2/metadata/x/y", r#"{"max_versions":3}"#),
     row("kv2/subkeys/*path", "caller", "read", "kv2/subkeys/x/y", r#"{}"#),
     row("kv2/undelete/*path", "caller", "update", "kv2/undelete/x/y", r#"{"versions":[1]}"#),
+    row("sys/audit", "sudo", "read", "sys/audit", r#"{}"#),
+    row("sys/audit-hash/*path", "caller", "update", "sys/audit-hash/file", r#"{"input":"x"}"#),
     row("sys/auth", "sudo", "read", "sys/auth", r#"{}"#),
     row("sys/auth/*path", "sudo", "delete read update", "sys/auth/x/y", r#"{}"#),
     row("sys/auth/*path/tune", "sudo", "read update", "sys/auth/cert/tune", r#"{"description":"x"}"#),

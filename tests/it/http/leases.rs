@@ -141,7 +141,7 @@ async fn leases_of_a_token_end_with_it() {
     let short = world.broker.admin().with_token(made["auth"]["client_token"].as_str().unwrap());
     let body = short.read("database/creds/reader").await.ok();
     assert!(body["lease_duration"].as_u64().unwrap() <= 300, "{body}");
-    assert!(body["warnings"][0].as_str().unwrap().contains("cut"), "{body}");
+    assert!(body["warnings"][0].as_str().unwrap().contains("limited by"), "{body}");
     let leased = Leased::of(&short.read("database/creds/reader").await);
     short.write("auth/token/revoke-self", json!({})).await.ok();
     soon(async {

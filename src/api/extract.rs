@@ -59,7 +59,7 @@ pub(super) async fn parse(
     let raw = head.uri.path().strip_prefix("/v1/").unwrap_or_default();
     let path = ApiPath::from_encoded(raw).map_err(CoreError::from)?;
     if verb == Verb::Write && path.is_dir() {
-        return Err(CoreError::invalid("cannot write to a path ending in '/'").into());
+        return Err(CoreError::invalid("cannot write to a path ending in '/'"));
     }
     let token = token(&head.headers)?;
     let wrap_ttl = wrap_ttl(&head.headers)?;
@@ -73,7 +73,7 @@ pub(super) async fn parse(
         }
     } else if let Some(name) = query.keys().next() {
         let problem = "belongs into the body of a write, not into its query";
-        return Err(CoreError::field(name.clone(), problem).into());
+        return Err(CoreError::field(name.clone(), problem));
     }
     Ok(Parsed { verb, path, fields, token, wrap_ttl, idempotency_key })
 }
@@ -81,7 +81,7 @@ pub(super) async fn parse(
 fn refuse_namespace(headers: &HeaderMap) -> Result<(), CoreError> {
     match text_header(headers, "x-vault-namespace")? {
         None | Some("" | "/" | "root" | "root/") => Ok(()),
-        Some(_) => Err(CoreError::invalid("this server has no namespace but the root one").into()),
+        Some(_) => Err(CoreError::invalid("this server has no namespace but the root one")),
     }
 }
 
@@ -92,8 +92,7 @@ fn refuse_certificate(headers: &HeaderMap) -> Result<(), CoreError> {
         None => Ok(()),
         Some(name) => Err(CoreError::invalid(format!(
             "the header {name} is refused: a client certificate is taken from the TLS handshake alone"
-        ))
-        .into()),
+        ))),
     }
 }
 
@@ -113,7 +112,7 @@ fn text_header<'h>(
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(CoreError::invalid(format!("the header {name} is there more than once")).into());
+        return Err(CoreError::invalid(format!("the header {name} is there more than once")));
     }
     let text = value
         .to_str()
@@ -129,11 +128,11 @@ fn token(headers: &HeaderMap) -> Result<Option<SecretString>, CoreError> {
         .filter(|text| !text.is_empty());
     match (own, bearer) {
         (Some(own), Some(bearer)) if own != bearer => {
-            Err(CoreError::invalid("two different tokens were presented").into())
+            Err(CoreError::invalid("two different tokens were presented"))
         }
         (Some(text), _) | (None, Some(text)) => {
             if text.len() > TOKEN_BYTES_MAX {
-                return Err(CoreError::denied("the token is too long").into());
+                return Err(CoreError::denied("the token is too long"));
             }
             Ok(Some(SecretString::new(text.to_owned())))
         }
@@ -153,7 +152,7 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, CoreError> {
 /// Pairs of a query or form; a name that comes twice is refused.
 fn parse_query(text: &str) -> Result<Map<String, Value>, CoreError> {
     if text.len() > QUERY_BYTES_MAX {
-        return Err(CoreError::invalid("the query is longer than 8192 bytes").into());
+        return Err(CoreError::invalid("the query is longer than 8192 bytes"));
     }
     parse_pairs(text)
 }
@@ -164,7 +163,7 @@ fn parse_pairs(text: &str) -> Result<Map<String, Value>, CoreError> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode_form(name)?, decode_form(value)?);
         if map.contains_key(&name) {
-            return Err(CoreError::field(name, "is there more than once").into());
+            return Err(CoreError::field(name, "is there more than once"));
         }
         map.insert(name, Value::String(value));
     }
@@ -176,7 +175,7 @@ fn decode_form(text: &str) -> Result<String, CoreError> {
     percent_encoding::percent_decode_str(&spaced)
         .decode_utf8()
         .map(|text| text.into_owned())
-        .map_err(|_| CoreError::invalid("the query or form is not UTF-8").into())
+        .map_err(|_| CoreError::invalid("the query or form is not UTF-8"))
 }
 
 async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, CoreError> {
@@ -190,7 +189,7 @@ async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8
     match Limited::new(body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
         Err(error) if is_limit(error.as_ref()) => Err(CoreError::TooLarge(max)),
-        Err(_) => Err(CoreError::invalid("the request body could not be read").into()),
+        Err(_) => Err(CoreError::invalid("the request body could not be read")),
     }
 }
 
@@ -227,7 +226,7 @@ fn parse_body(
     if body.trim_ascii() == b"null" {
         return Ok(Map::new());
     }
-    json::parse_object(body).map_err(|error| CoreError::invalid(error.to_string()).into())
+    json::parse_object(body).map_err(|error| CoreError::invalid(error.to_string()))
 }
 
 #[cfg(test)]

@@ -458,7 +458,7 @@ impl Random {
     fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 6 } else { 8 }) {
             0 => Value::Null,
-            1 => json!(self.next() % 2 == 0),
+            1 => json!(self.next().is_multiple_of(2)),
             2 => json!(self.next() as i64),
             3 => json!(self.next() as f64 / 3.0),
             4 => json!(["", "x", "-1s", "root", "1h", "a/b", "\u{0}", "\u{202e}é"][self.below(8)]),

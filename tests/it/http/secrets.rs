@@ -113,7 +113,7 @@ async fn version_1_keeps_one_value() {
     assert_eq!((&read["lease_duration"], &read["lease_id"]), (&json!(90), &json!("")));
     root.write(&path, json!({ "c": 1 })).await.ok();
     assert_eq!(root.read(&path).await.data(), json!({ "c": 1 }));
-    assert!(root.list("kv/").await.data()["keys"].as_array().unwrap().len() > 0);
+    assert!(!root.list("kv/").await.data()["keys"].as_array().unwrap().is_empty());
     root.delete(&path).await.ok();
     assert_eq!(root.read(&path).await.error(404), "");
 }

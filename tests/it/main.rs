@@ -6,6 +6,11 @@
     clippy::unwrap_used,
     reason = "clippy's exceptions for tests do not reach the functions that tests call"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    reason = "real processes are waited for in real time; tables of cases are written out"
+)]
 
 mod access;
 mod audit;
@@ -20,6 +25,7 @@ mod kv;
 mod lease;
 mod seal;
 mod storage;
+#[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]
 mod support;
 mod tidy;
 mod tls;

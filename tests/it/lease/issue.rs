@@ -130,11 +130,13 @@ async fn a_row_that_somebody_removed_meanwhile_is_put_again_to_undo_the_credenti
         tokio::join!(abandon, go_on).0.unwrap();
     };
     let (issued, ()) = tokio::join!(issue, abandon);
+    // Whoever comes last, what was not answered does not live; what was answered was given up on
+    // purpose, and may have been revoked by that or not.
     if issued.is_err() {
         world.sweep_up().await;
         assert_eq!(world.targets.live().len(), 0);
+        assert!(world.leaked().await.is_empty());
     }
-    assert_eq!(world.leaked().await, issued.map(|_| "u1".to_owned()).into_iter().collect());
 }
 
 #[tokio::test]

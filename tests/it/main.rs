@@ -23,6 +23,7 @@ mod docs;
 mod http;
 mod kv;
 mod lease;
+mod rest;
 mod seal;
 mod storage;
 #[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]

@@ -1,129 +1,108 @@
 //! Sealed means gone: the memory of a real server's process, searched for what it knew.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
-use leasehold::crypto::keyring::{Keyring, Label};
-use leasehold::crypto::root::unwrap_root;
-use leasehold::crypto::shamir;
-use leasehold::types::secret::SecretBytes;
+use leasehold::core::records::kinds;
+use leasehold::crypto::keyring::Label;
 
 use super::*;
 use crate::support::broker::{Broker, Setup};
+use crate::support::needles::Needles;
+use crate::support::opened::Opened;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: usize = 4096;
 const ZEROS: &[u8] = &[0; PAGE];
 const STEP: Duration = Duration::from_millis(500);
+const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' \
+     VALID UNTIL '{{expiration}}'";
 
-/// What to look for, by name; each in the forms in which it could lie around.
-struct Secrets(BTreeMap<&'static str, Vec<Vec<u8>>>);
-
-impl Secrets {
-    fn add(&mut self, name: &'static str, secret: &[u8]) {
-        let reversed = secret.iter().rev().copied().collect();
-        let wide = secret.iter().flat_map(|byte| [*byte, 0]).collect();
-        // The last characters of base64 depend on what comes behind.
-        let base64 = |text: String| text.as_bytes()[..text.len() - 4].to_vec();
-        self.0.entry(name).or_default().extend([
-            secret.to_vec(),
-            reversed,
-            wide,
-            HEXLOWER.encode(secret).into_bytes(),
-            base64(BASE64.encode(secret)),
-            base64(BASE64URL_NOPAD.encode(secret)),
-        ]);
-    }
-
-    /// Which of them are in the memory of the process.
-    fn found_in(&self, pid: i32) -> Vec<&'static str> {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let mut memory = File::open(format!("/proc/{pid}/mem"))
-            .expect("reading another process's memory takes root");
-        let mut by_first: Vec<Vec<(&'static str, &[u8])>> = vec![Vec::new(); 256];
-        for (name, forms) in &self.0 {
-            for form in forms {
-                by_first[usize::from(form[0])].push((name, form));
-            }
+/// Which of them are in the memory of the process.
+fn found_in(secrets: &Needles, pid: i32) -> BTreeSet<String> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = File::open(format!("/proc/{pid}/mem"))
+        .expect("reading another process's memory takes root");
+    let mut found = BTreeSet::new();
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let address = |hex| u64::from_str_radix(hex, 16).unwrap();
+        let (from, to) = (address(from), address(to));
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // Some mappings of the kernel's own cannot be read this way, and hold nothing of ours.
+        if memory.seek(SeekFrom::Start(from)).is_err() || memory.read_exact(&mut bytes).is_err() {
+            continue;
         }
-        let mut found = Vec::new();
-        for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
-            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            let address = |hex| u64::from_str_radix(hex, 16).unwrap();
-            let (from, to) = (address(from), address(to));
-            let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-            // Some mappings of the kernel's own cannot be read this way, and hold nothing of ours.
-            if memory.seek(SeekFrom::Start(from)).is_err() || memory.read_exact(&mut bytes).is_err()
-            {
-                continue;
-            }
-            // Most pages are empty; no secret begins in one.
-            for run in bytes.chunks(PAGE).collect::<Vec<_>>().split(|page| *page == ZEROS) {
-                search(&run.concat(), &by_first, &mut found);
-            }
-        }
-        found.sort_unstable();
-        found
-    }
-}
-
-fn search<'a>(bytes: &[u8], by_first: &[Vec<(&'a str, &[u8])>], found: &mut Vec<&'a str>) {
-    for (at, first) in bytes.iter().enumerate() {
-        for (name, form) in &by_first[usize::from(*first)] {
-            if bytes[at..].starts_with(form) && !found.contains(name) {
-                found.push(name);
-            }
+        // Most pages are empty; no secret begins in one.
+        for run in bytes.chunks(PAGE).collect::<Vec<_>>().split(|page| *page == ZEROS) {
+            found.extend(secrets.found_in(&run.concat()).into_iter().map(|hit| hit.what));
         }
     }
+    found
 }
 
 /// Everything that the shares lead to, put together here as an attacker with the store would.
-async fn keys_of(broker: &Broker, secrets: &mut Secrets) {
-    let shares: Vec<_> = broker
-        .keys()
-        .iter()
-        .map(|key| SecretBytes::new(HEXLOWER.decode(key.as_bytes()).unwrap()))
-        .collect();
-    for share in &shares {
+fn keys_of(opened: &Opened, secrets: &mut Needles) {
+    for share in &opened.shares {
         secrets.add("share", &share.expose()[..32]);
     }
-    let unseal_key = shamir::combine(&shares[..2], 2).unwrap();
-    secrets.add("unseal key", unseal_key.expose());
+    secrets.add("unseal key", opened.unseal_key.expose());
+    secrets.add("root key", opened.root.expose());
+    secrets.add("batch token key", opened.keyring.subkey(Label::BatchToken).expose());
+}
 
-    let file = broker.data_dir().join("leasehold.db");
-    let store = rusqlite::Connection::open(file).unwrap();
-    let meta = |name: &str| -> Value {
-        let query = "SELECT value FROM meta WHERE name = ?1";
-        let bytes: Vec<u8> = store.query_row(query, [name], |row| row.get(0)).unwrap();
-        serde_json::from_slice(&bytes).unwrap()
-    };
-    let (seal, keyring) = (meta("seal"), meta("keyring"));
-    let slot = &seal["slots"][0];
-    let mut context = Vec::new();
-    for text in [&slot["kind"], &slot["id"], &seal["cluster_id"]] {
-        let text = text.as_str().unwrap();
-        context.extend_from_slice(&(text.len() as u64).to_be_bytes());
-        context.extend_from_slice(text.as_bytes());
+/// Leases, rotates and keeps credentials of a real database; all passwords become secrets to look
+/// for, the one that nobody was shown included.
+async fn lease_credentials(broker: &Broker, secrets: &mut Needles) {
+    let root = broker.root();
+    let server = TestPostgres::shared();
+    let database = server.database().rsplit('/').next().unwrap().to_owned();
+    for (role, password) in [("memory_root SUPERUSER", "given-93b1f07c55"), ("memory_app", "x")] {
+        server.sql(&database, &format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'"));
     }
-    let number = |value: &Value| u8::try_from(value.as_u64().unwrap()).unwrap();
-    context.extend_from_slice(&[number(&slot["shares"]), number(&slot["threshold"])]);
-    let decoded = |value: &Value| BASE64.decode(value.as_str().unwrap().as_bytes()).unwrap();
-    let unseal_key = unseal_key.expose().try_into().unwrap();
-    let root = unwrap_root(unseal_key, &decoded(&slot["wrapped"]), &context).unwrap();
-    secrets.add("root key", root.expose());
-    let generation = keyring["generation"].as_u64().unwrap();
-    let keyring = Keyring::open_under(&root, generation, &decoded(&keyring["sealed"])).unwrap();
-    secrets.add("batch token key", keyring.subkey(Label::BatchToken).expose());
+    let address = format!("127.0.0.1:{}/{database}?sslmode=disable", server.port());
+    let config = json!({
+        "plugin_name": "postgresql-database-plugin",
+        "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{address}"),
+        "username": "memory_root", "password": "given-93b1f07c55", "allowed_roles": "*",
+    });
+    let dynamic = json!({ "db_name": "pg", "creation_statements": CREATE });
+    let kept = json!({ "db_name": "pg", "username": "memory_app", "rotation_period": "24h" });
+    for (path, body) in [
+        ("sys/mounts/database", json!({ "type": "database" })),
+        ("database/config/pg", config),
+        ("database/rotate-root/pg", json!({})),
+        ("database/roles/reader", dynamic),
+        ("database/static-roles/app", kept),
+    ] {
+        root.write(path, body).await.ok();
+    }
+    let mut look_for = |name: &str, user: &str, password: &str| {
+        assert!(server.can_log_in(user, password, &database), "{name}");
+        secrets.add(name, password.as_bytes());
+    };
+    // The answer to a request that may be repeated is kept with the lease.
+    let repeated = [("idempotency-key", "once")];
+    let leased = root.request("GET", "database/creds/reader", &repeated, b"").await.data();
+    let text = |data: &Value, field: &str| data[field].as_str().unwrap().to_owned();
+    look_for("leased password", &text(&leased, "username"), &text(&leased, "password"));
+    let kept = root.read("database/static-creds/app").await.data();
+    look_for("static password", "memory_app", &text(&kept, "password"));
+    let mounts = root.read("sys/mounts").await.data();
+    let base = format!("{}/", text(&mounts["database/"], "uuid"));
+    let opened = Opened::of(broker).await;
+    let config = opened.record(kinds::MOUNT_DATA, &base, "config/pg").await;
+    look_for("database root password", "memory_root", &text(&config, "password"));
+    secrets.add("first database root password", b"given-93b1f07c55");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_process_knows_nothing_any_more() {
     let broker = Broker::ready(Setup { shares: (3, 2), ..Setup::default() }).await;
     let root = broker.root();
-    let mut secrets = Secrets(BTreeMap::new());
-    keys_of(&broker, &mut secrets).await;
+    let mut secrets = Needles::new();
+    keys_of(&Opened::of(&broker).await, &mut secrets);
     secrets.add("token", broker.root_token().as_bytes());
     secrets.add("value", b"CANARY-value-93b1f07c55");
     secrets.add("path", b"canary-path-a77e01d2");
@@ -139,24 +118,32 @@ async fn a_sealed_process_knows_nothing_any_more() {
     }
     let refused = broker.root().read("kept/data/canary-path-a77e01d2/none").await;
     assert_eq!(refused.status, 404);
+    lease_credentials(&broker, &mut secrets).await;
 
     // The control: the search finds what an unsealed server must know.
-    let known = secrets.found_in(broker.pid());
-    for name in ["batch token key", "root key", "token", "value"] {
-        assert!(known.contains(&name), "{name} is not among {known:?}");
+    let known = found_in(&secrets, broker.pid());
+    for name in [
+        "batch token key",
+        "root key",
+        "token",
+        "value",
+        "static password",
+        "database root password",
+    ] {
+        assert!(known.contains(name), "{name} is not among {known:?}");
     }
     // What only the ceremony needs is gone even now.
-    assert!(!known.contains(&"unseal key") && !known.contains(&"share"), "{known:?}");
+    assert!(!known.contains("unseal key") && !known.contains("share"), "{known:?}");
 
     root.write("sys/seal", json!({})).await.ok();
     let mut waited = Duration::ZERO;
-    let mut left = secrets.found_in(broker.pid());
+    let mut left = found_in(&secrets, broker.pid());
     while !left.is_empty() && waited < PATIENCE {
         tokio::time::sleep(STEP).await;
         waited += STEP;
-        left = secrets.found_in(broker.pid());
+        left = found_in(&secrets, broker.pid());
     }
-    assert_eq!(left, Vec::<&str>::new(), "still in memory");
+    assert_eq!(left, BTreeSet::new(), "still in memory");
     let status = broker.nobody().read("sys/seal-status").await;
     assert_eq!(status.ok()["sealed"], json!(true), "the server is alive");
 }

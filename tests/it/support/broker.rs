@@ -242,6 +242,11 @@ impl Broker {
         self.directory.path()
     }
 
+    /// How it was set up.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
     /// Where the store and the like are.
     pub fn data_dir(&self) -> PathBuf {
         self.setup.data_dir.clone().unwrap_or_else(|| self.dir().join("data"))

@@ -2,6 +2,8 @@
 
 pub mod broker;
 pub mod core;
+pub mod needles;
+pub mod opened;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;

@@ -57,15 +57,20 @@ impl TestPostgres {
 
     /// A server of one's own, to stop, start again or reconfigure.
     pub fn start() -> Self {
-        Self::start_configured(None)
+        Self::start_configured(None, "")
+    }
+
+    /// A server of one's own with further lines of `postgresql.conf`.
+    pub fn start_with_settings(settings: &str) -> Self {
+        Self::start_configured(None, settings)
     }
 
     /// A server of one's own that also speaks TLS, with this certificate and key (PEM).
     pub fn start_with_tls(certificate: &str, key: &str) -> Self {
-        Self::start_configured(Some((certificate, key)))
+        Self::start_configured(Some((certificate, key)), "")
     }
 
-    fn start_configured(tls: Option<(&str, &str)>) -> Self {
+    fn start_configured(tls: Option<(&str, &str)>, settings: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let directory = std::env::temp_dir().join(format!(
             "leasehold-postgres-{}-{}",
@@ -93,7 +98,7 @@ impl TestPostgres {
             server.write_private("tls.pem", certificate);
             server.write_private("tls.key", key);
         }
-        server.configure();
+        server.configure(settings);
         // Between finding a port free and taking it, another process may have taken it.
         for _ in 0..3 {
             if server.start_on_port() {
@@ -115,7 +120,7 @@ impl TestPostgres {
         succeed(command.output().unwrap(), "initdb");
     }
 
-    fn configure(&self) {
+    fn configure(&self, settings: &str) {
         let directory = self.directory.display();
         let mut lines = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{directory}'\n\
@@ -127,8 +132,14 @@ impl TestPostgres {
                  ssl_key_file = '{directory}/tls.key'\n"
             );
         }
-        let path = self.directory.join("data/postgresql.conf");
-        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        lines += settings;
+        self.append("data/postgresql.conf", &lines);
+        // Every address of the loopback network, not the usual one alone.
+        self.append("data/pg_hba.conf", "host all all 127.0.0.0/8 scram-sha-256\n");
+    }
+
+    fn append(&self, name: &str, lines: &str) {
+        let mut file = OpenOptions::new().append(true).open(self.directory.join(name)).unwrap();
         file.write_all(lines.as_bytes()).unwrap();
     }
 
@@ -212,6 +223,21 @@ impl TestPostgres {
     /// What the server has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// All of `database` as `pg_dump` writes it.
+    pub fn dump(&self, database: &str) -> String {
+        let output = Command::new(self.programs.join("pg_dump"))
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", SUPERUSER, database])
+            .env("PGPASSWORD", &self.password)
+            .output()
+            .unwrap();
+        succeed(output, "pg_dump")
     }
 
     /// Runs SQL as superuser and returns what `psql` prints, without decoration.

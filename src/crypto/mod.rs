@@ -17,6 +17,7 @@ mod kdf;
 pub mod keyring;
 pub mod root;
 pub mod scram;
+pub mod server_trust;
 pub mod shamir;
 pub mod x509;
 

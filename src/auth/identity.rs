@@ -17,7 +17,7 @@ use crate::core::fields::Fields;
 use crate::core::identity::Entity;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
-use crate::core::route::{Access, FieldKind, FieldSpec, Params, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::core::token::policy_names;
 use crate::types::id::{EntityId, MountAccessor};
 
@@ -33,16 +33,6 @@ const UPDATE_FIELDS: &[FieldSpec] = &[
     field("metadata", FieldKind::Map, "Notes, for people and for policies' templates."),
     field("policies", FieldKind::List, "Policies it has however it comes."),
 ];
-
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
-}
 
 const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
 

@@ -72,7 +72,30 @@ pub struct RouteSpec {
     pub fields: &'static [FieldSpec],
 }
 
+/// Shorthand for tables of routes: one for callers whose policies grant the operation.
+pub const fn route(
+    name: &'static str,
+    pattern: &'static str,
+    summary: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [FieldSpec],
+) -> RouteSpec {
+    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
+}
+
 impl RouteSpec {
+    /// The same for callers who are granted `sudo` as well.
+    pub const fn sudo(mut self) -> Self {
+        self.access = Access::Sudo;
+        self
+    }
+
+    /// The same for anybody who reaches the listener.
+    pub const fn public(mut self) -> Self {
+        self.access = Access::Public;
+        self
+    }
+
     /// Whether `operation` is served; `Create` is served wherever `Update` is.
     pub fn serves(&self, operation: Operation) -> bool {
         self.operations.contains(&operation)

@@ -18,16 +18,15 @@ use crate::core::error::CoreError;
 use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
-use crate::core::route::{Access, FieldKind, RouteSpec, field};
+use crate::core::route::{FieldKind, RouteSpec, field, route};
 
-const ROUTES: &[RouteSpec] = &[RouteSpec {
-    name: "private-secret",
-    pattern: "*path",
-    summary: "Store, read, list and delete secrets that nobody else sees.",
-    access: Access::Caller,
-    operations: &[Create, Read, Update, Delete, List],
-    fields: &[field("*", FieldKind::Any, "What to store.")],
-}];
+const ROUTES: &[RouteSpec] = &[route(
+    "private-secret",
+    "*path",
+    "Store, read, list and delete secrets that nobody else sees.",
+    &[Create, Read, Update, Delete, List],
+    &[field("*", FieldKind::Any, "What to store.")],
+)];
 
 /// Makes the engine: the builder for the registry.
 ///

@@ -12,28 +12,21 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, RouteSpec, field};
+use crate::core::route::{FieldKind, RouteSpec, field, route};
 
 /// The table.
 pub struct AuditRoutes;
 
 static ROUTES: &[RouteSpec] = &[
-    RouteSpec {
-        name: "audit",
-        pattern: "audit",
-        summary: "The sinks of the audit, and how they do.",
-        access: Access::Sudo,
-        operations: &[Operation::Read],
-        fields: &[],
-    },
-    RouteSpec {
-        name: "audit-hash",
-        pattern: "audit-hash/*path",
-        summary: "What a text looks like in the audit.",
-        access: Access::Caller,
-        operations: &[Operation::Update],
-        fields: &[field("input", FieldKind::Secret, "The text.")],
-    },
+    route("audit", "audit", "The sinks of the audit, and how they do.", &[Operation::Read], &[])
+        .sudo(),
+    route(
+        "audit-hash",
+        "audit-hash/*path",
+        "What a text looks like in the audit.",
+        &[Operation::Update],
+        &[field("input", FieldKind::Secret, "The text.")],
+    ),
 ];
 
 #[async_trait]

@@ -11,7 +11,7 @@ use crate::core::error::CoreError;
 use crate::core::lease::{BulkProgress, Lease, Selector};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
-use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::types::id::{EntityId, LeaseId};
 use crate::types::time::Timestamp;
 
@@ -39,40 +39,21 @@ const INCREMENT: FieldSpec = field(
 const SYNC: FieldSpec = field("sync", FieldKind::Boolean, "Answer when the credentials are dead.");
 const DRY_RUN: FieldSpec = field("dry_run", FieldKind::Boolean, "Only say what would be revoked.");
 
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    access: Access,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access, operations, fields }
-}
-
 static ROUTES: &[RouteSpec] = &[
-    route("lookup", "leases/lookup", "One lease.", Access::Caller, WRITE, &[LEASE_ID]),
+    route("lookup", "leases/lookup", "One lease.", WRITE, &[LEASE_ID]),
     route(
         "list",
         "leases/lookup/*prefix",
         "Lease ids below a prefix, one level at a time.",
-        Access::Sudo,
         LIST,
         &[],
-    ),
-    route(
-        "renew",
-        "leases/renew",
-        "Prolong a lease.",
-        Access::Caller,
-        WRITE,
-        &[LEASE_ID, INCREMENT],
-    ),
+    )
+    .sudo(),
+    route("renew", "leases/renew", "Prolong a lease.", WRITE, &[LEASE_ID, INCREMENT]),
     route(
         "renew-path",
         "leases/renew/*lease_id",
         "Prolong a lease named in the path.",
-        Access::Caller,
         WRITE,
         &[INCREMENT],
     ),
@@ -80,7 +61,6 @@ static ROUTES: &[RouteSpec] = &[
         "revoke",
         "leases/revoke",
         "Take back one lease; answers when its credential is dead.",
-        Access::Caller,
         WRITE,
         &[LEASE_ID, SYNC],
     ),
@@ -88,7 +68,6 @@ static ROUTES: &[RouteSpec] = &[
         "revoke-path",
         "leases/revoke/*lease_id",
         "Take back the lease named in the path.",
-        Access::Caller,
         WRITE,
         &[SYNC],
     ),
@@ -96,23 +75,22 @@ static ROUTES: &[RouteSpec] = &[
         "revoke-prefix",
         "leases/revoke-prefix/*prefix",
         "Take back all leases below a prefix.",
-        Access::Sudo,
         WRITE,
         &[SYNC, DRY_RUN],
-    ),
+    )
+    .sudo(),
     route(
         "revoke-force",
         "leases/revoke-force/*prefix",
         "Forget all leases below a prefix, whatever their targets say.",
-        Access::Sudo,
         WRITE,
         &[DRY_RUN],
-    ),
+    )
+    .sudo(),
     route(
         "revoke-where",
         "leases/revoke-where",
         "Take back all leases of an identity, a mount or a role.",
-        Access::Sudo,
         WRITE,
         &[
             field("entity_id", FieldKind::Text, "Those of this entity."),
@@ -121,12 +99,12 @@ static ROUTES: &[RouteSpec] = &[
             SYNC,
             DRY_RUN,
         ],
-    ),
+    )
+    .sudo(),
     route(
         "search",
         "leases/search",
         "Leases by identity, mount or role, or those that are overdue.",
-        Access::Sudo,
         WRITE,
         &[
             field("entity_id", FieldKind::Text, "Those of this entity."),
@@ -136,12 +114,12 @@ static ROUTES: &[RouteSpec] = &[
             field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
             field("after", FieldKind::Text, "Where the last page ended."),
         ],
-    ),
+    )
+    .sudo(),
     route(
         "overdue",
         "leases",
         "Leases whose revocation keeps failing.",
-        Access::Sudo,
         READ,
         &[
             field(
@@ -151,32 +129,26 @@ static ROUTES: &[RouteSpec] = &[
             ),
             field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
         ],
-    ),
+    )
+    .sudo(),
     route(
         "count",
         "leases/count",
         "How many leases there are.",
-        Access::Sudo,
         READ,
         &[field("type", FieldKind::Text, "`irrevocable` or `overdue` for those only.")],
-    ),
+    )
+    .sudo(),
     route(
         "abandon",
         "leases/abandon",
         "Forget a lease although its credential may live on. Recorded as such.",
-        Access::Sudo,
         WRITE,
         &[LEASE_ID],
-    ),
-    route(
-        "operation",
-        "leases/operations/:id",
-        "How far a bulk revocation is.",
-        Access::Sudo,
-        READ,
-        &[],
-    ),
-    route("tidy", "leases/tidy", "Look again at everything that is due.", Access::Sudo, WRITE, &[]),
+    )
+    .sudo(),
+    route("operation", "leases/operations/:id", "How far a bulk revocation is.", READ, &[]).sudo(),
+    route("tidy", "leases/tidy", "Look again at everything that is due.", WRITE, &[]).sudo(),
 ];
 
 #[async_trait]

@@ -12,7 +12,7 @@ use crate::core::lease::Selector;
 use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::token::TokenSelector;
 use crate::types::id::random_uuid;
 use crate::types::path::ApiPath;
@@ -46,25 +46,13 @@ const ENABLE_FIELDS: &[FieldSpec] = &[
     field("plugin_name", FieldKind::Text, "Accepted for compatibility."),
 ];
 
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    access: Access,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access, operations, fields }
-}
-
 static ROUTES: &[RouteSpec] = &[
-    route("mounts", "mounts", "All secrets engines.", Access::Caller, READ, &[]),
-    route("auths", "auth", "All auth methods.", Access::Sudo, READ, &[]),
+    route("mounts", "mounts", "All secrets engines.", READ, &[]),
+    route("auths", "auth", "All auth methods.", READ, &[]).sudo(),
     route(
         "tune-mount",
         "mounts/*path/tune",
         "What can be tuned on a secrets engine.",
-        Access::Caller,
         READ_WRITE,
         TUNE_FIELDS,
     ),
@@ -72,40 +60,26 @@ static ROUTES: &[RouteSpec] = &[
         "tune-auth",
         "auth/*path/tune",
         "What can be tuned on an auth method.",
-        Access::Sudo,
         READ_WRITE,
         TUNE_FIELDS,
-    ),
-    route("mount", "mounts/*path", "One secrets engine.", Access::Caller, ALL, ENABLE_FIELDS),
-    route("auth", "auth/*path", "One auth method.", Access::Sudo, ALL, ENABLE_FIELDS),
+    )
+    .sudo(),
+    route("mount", "mounts/*path", "One secrets engine.", ALL, ENABLE_FIELDS),
+    route("auth", "auth/*path", "One auth method.", ALL, ENABLE_FIELDS).sudo(),
     route(
         "remount",
         "remount",
         "Move a mount.",
-        Access::Sudo,
         WRITE,
         &[
             field("from", FieldKind::Text, "Where it is."),
             field("to", FieldKind::Text, "Where it goes."),
         ],
-    ),
-    route("remount-status", "remount/status/:id", "A finished move.", Access::Caller, READ, &[]),
-    route(
-        "ui-mounts",
-        "internal/ui/mounts",
-        "Mounts the caller can see.",
-        Access::Caller,
-        READ,
-        &[],
-    ),
-    route(
-        "ui-mount",
-        "internal/ui/mounts/*path",
-        "The mount that serves a path.",
-        Access::Caller,
-        READ,
-        &[],
-    ),
+    )
+    .sudo(),
+    route("remount-status", "remount/status/:id", "A finished move.", READ, &[]),
+    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[]),
+    route("ui-mount", "internal/ui/mounts/*path", "The mount that serves a path.", READ, &[]),
 ];
 
 #[async_trait]

@@ -13,7 +13,7 @@ use crate::core::policies::StoredPolicy;
 use crate::core::policy::PolicyName;
 use crate::core::policy::template::TemplateValues;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, FieldSpec, Params, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::types::id::{Accessor, EntityId};
 use crate::types::path::ApiPath;
 
@@ -30,16 +30,6 @@ const WRITE: &[Operation] = &[Operation::Update];
 const READ_LIST: &[Operation] = &[Operation::Read, Operation::List];
 const ALL: &[Operation] =
     &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update];
-
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
-}
 
 const PATHS: FieldSpec = field("paths", FieldKind::List, "The paths asked about.");
 const PATH: FieldSpec = field("path", FieldKind::List, "The same, as older clients call it.");
@@ -70,13 +60,12 @@ static ROUTES: &[RouteSpec] = &[
         WRITE,
         &[PATHS, PATH, field("accessor", FieldKind::Text, "The accessor asked about.")],
     ),
-    RouteSpec {
-        name: "explain",
-        pattern: "explain",
-        summary: "Why an operation would be allowed or denied, and by which rule.",
-        access: Access::Sudo,
-        operations: WRITE,
-        fields: &[
+    route(
+        "explain",
+        "explain",
+        "Why an operation would be allowed or denied, and by which rule.",
+        WRITE,
+        &[
             field("path", FieldKind::Text, "The path asked about."),
             field("operation", FieldKind::Text, "create, read, update, patch, delete or list."),
             field("accessor", FieldKind::Text, "For the token with this accessor."),
@@ -84,7 +73,8 @@ static ROUTES: &[RouteSpec] = &[
             field("policies", FieldKind::List, "For a caller with these policies."),
             field("parameters", FieldKind::Map, "With these parameters in the request."),
         ],
-    },
+    )
+    .sudo(),
     route("resultant-acl", "internal/ui/resultant-acl", "What the caller may do.", READ, &[]),
 ];
 

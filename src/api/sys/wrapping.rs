@@ -9,7 +9,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::wrap;
 use crate::types::secret::SecretString;
 
@@ -20,51 +20,26 @@ const WRITE: &[Operation] = &[Operation::Update];
 const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
 const TOKEN: &[FieldSpec] = &[field("token", FieldKind::Secret, "The wrapping token.")];
 
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    access: Access,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access, operations, fields }
-}
-
 static ROUTES: &[RouteSpec] = &[
     route(
         "wrap",
         "wrapping/wrap",
         "Wrap what is sent, for the lifetime in the X-Vault-Wrap-TTL header.",
-        Access::Caller,
         WRITE,
         &[field("*", FieldKind::Any, "Anything.")],
     ),
     // The token itself is the credential for these.
-    route(
-        "lookup",
-        "wrapping/lookup",
-        "What is known of a wrapped answer.",
-        Access::Public,
-        READ_WRITE,
-        TOKEN,
-    ),
-    route(
-        "unwrap",
-        "wrapping/unwrap",
-        "The wrapped answer; works once.",
-        Access::Public,
-        WRITE,
-        TOKEN,
-    ),
+    route("lookup", "wrapping/lookup", "What is known of a wrapped answer.", READ_WRITE, TOKEN)
+        .public(),
+    route("unwrap", "wrapping/unwrap", "The wrapped answer; works once.", WRITE, TOKEN).public(),
     route(
         "rewrap",
         "wrapping/rewrap",
         "The same answer behind a new token, for its first lifetime again.",
-        Access::Public,
         WRITE,
         TOKEN,
-    ),
+    )
+    .public(),
 ];
 
 #[async_trait]

@@ -20,7 +20,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
-use crate::core::route::{Access, FieldKind, FieldSpec, Params, RouteSpec, field};
+use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::core::token::TokenLookup;
 use crate::types::id::Accessor;
 
@@ -52,28 +52,16 @@ const CREATE_FIELDS: &[FieldSpec] = &[
     field("type", FieldKind::Text, "service (default) or batch."),
 ];
 
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    access: Access,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access, operations, fields }
-}
-
 const WRITE: &[Operation] = &[Operation::Update];
 const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 
 static ROUTES: &[RouteSpec] = &[
-    route("token-create", "create", "Make a token.", Access::Caller, WRITE, CREATE_FIELDS),
+    route("token-create", "create", "Make a token.", WRITE, CREATE_FIELDS),
     route(
         "token-create-role",
         "create/:role",
         "Make a token as a role says.",
-        Access::Caller,
         WRITE,
         CREATE_FIELDS,
     ),
@@ -81,57 +69,32 @@ static ROUTES: &[RouteSpec] = &[
         "token-create-orphan",
         "create-orphan",
         "Make a token that outlives the caller's.",
-        Access::Caller,
         WRITE,
         CREATE_FIELDS,
     ),
-    route("token-lookup", "lookup", "What a token is.", Access::Caller, READ_WRITE, &[TOKEN]),
-    route(
-        "token-lookup-self",
-        "lookup-self",
-        "What the caller's token is.",
-        Access::Caller,
-        READ_WRITE,
-        &[],
-    ),
+    route("token-lookup", "lookup", "What a token is.", READ_WRITE, &[TOKEN]),
+    route("token-lookup-self", "lookup-self", "What the caller's token is.", READ_WRITE, &[]),
     route(
         "token-lookup-accessor",
         "lookup-accessor",
         "What the token behind an accessor is.",
-        Access::Caller,
         WRITE,
         &[ACCESSOR],
     ),
-    route("token-renew", "renew", "Renew a token.", Access::Caller, WRITE, &[TOKEN, INCREMENT]),
-    route(
-        "token-renew-self",
-        "renew-self",
-        "Renew the caller's token.",
-        Access::Caller,
-        WRITE,
-        &[INCREMENT],
-    ),
+    route("token-renew", "renew", "Renew a token.", WRITE, &[TOKEN, INCREMENT]),
+    route("token-renew-self", "renew-self", "Renew the caller's token.", WRITE, &[INCREMENT]),
     route(
         "token-renew-accessor",
         "renew-accessor",
         "Renew the token behind an accessor.",
-        Access::Caller,
         WRITE,
         &[ACCESSOR, INCREMENT],
     ),
-    route(
-        "token-revoke",
-        "revoke",
-        "Revoke a token and its descendants.",
-        Access::Caller,
-        WRITE,
-        &[TOKEN],
-    ),
+    route("token-revoke", "revoke", "Revoke a token and its descendants.", WRITE, &[TOKEN]),
     route(
         "token-revoke-self",
         "revoke-self",
         "Revoke the caller's token and its descendants.",
-        Access::Caller,
         WRITE,
         &[],
     ),
@@ -139,7 +102,6 @@ static ROUTES: &[RouteSpec] = &[
         "token-revoke-accessor",
         "revoke-accessor",
         "Revoke the token behind an accessor and its descendants.",
-        Access::Caller,
         WRITE,
         &[ACCESSOR],
     ),
@@ -147,21 +109,20 @@ static ROUTES: &[RouteSpec] = &[
         "token-revoke-orphan",
         "revoke-orphan",
         "Revoke a token; its children become orphans.",
-        Access::Sudo,
         WRITE,
         &[TOKEN],
+    )
+    .sudo(),
+    route("token-accessors", "accessors", "All accessors.", LIST, &[]).sudo(),
+    route("token-tidy", "tidy", "End what is due now.", WRITE, &[]),
+    route(
+        "token-role",
+        "roles/:role",
+        "A role: what tokens made by it may be.",
+        &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update],
+        roles::FIELDS,
     ),
-    route("token-accessors", "accessors", "All accessors.", Access::Sudo, LIST, &[]),
-    route("token-tidy", "tidy", "End what is due now.", Access::Caller, WRITE, &[]),
-    RouteSpec {
-        name: "token-role",
-        pattern: "roles/:role",
-        summary: "A role: what tokens made by it may be.",
-        access: Access::Caller,
-        operations: &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update],
-        fields: roles::FIELDS,
-    },
-    route("token-roles", "roles", "The names of the roles.", Access::Caller, LIST, &[]),
+    route("token-roles", "roles", "The names of the roles.", LIST, &[]),
 ];
 
 /// The table.

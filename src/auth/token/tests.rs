@@ -194,7 +194,7 @@ impl Server {
             parameters: Some(&body),
             wrap_ttl: None,
         })?;
-        if route.access == Access::Sudo && !permit.sudo() {
+        if route.access == crate::core::route::Access::Sudo && !permit.sudo() {
             return Err(CoreError::denied("needs sudo"));
         }
         let token = who.token.map(|token| SecretString::new(token.to_owned()));

@@ -11,7 +11,7 @@ use super::super::engine::EngineRequest;
 use super::super::error::CoreError;
 use super::super::operation::Operation;
 use super::super::reply::{Reply, Shape};
-use super::super::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use super::super::route::{FieldKind, FieldSpec, RouteSpec, field, route};
 use super::ceremony_api;
 use super::endpoints::{Answer, suite};
 use super::rekey::Asker;
@@ -37,52 +37,39 @@ const ROTATION: &[FieldSpec] = &[
     field("max_operations", FieldKind::Integer, "most encryptions under a key"),
 ];
 
-const fn sudo(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Sudo, operations, fields }
-}
-
 static ROUTES: &[RouteSpec] = &[
-    sudo("seal", "seal", "forgets the keys; nothing is served until unsealed", UPDATE, &[]),
-    RouteSpec {
-        name: "key-status",
-        pattern: "key-status",
-        summary: "the keys in use, and how far re-wrapping is",
-        access: Access::Caller,
-        operations: READ,
-        fields: &[],
-    },
-    sudo("rotate", "rotate", "makes a further key and re-wraps everything", UPDATE, SUITE),
-    sudo("rotate-keyring", "rotate/keyring", "the same under another name", UPDATE, SUITE),
-    sudo("rotate-config", "rotate/config", "when keys are rotated", READ_UPDATE, ROTATION),
-    sudo(
+    route("seal", "seal", "forgets the keys; nothing is served until unsealed", UPDATE, &[]).sudo(),
+    route("key-status", "key-status", "the keys in use, and how far re-wrapping is", READ, &[]),
+    route("rotate", "rotate", "makes a further key and re-wraps everything", UPDATE, SUITE).sudo(),
+    route("rotate-keyring", "rotate/keyring", "the same under another name", UPDATE, SUITE).sudo(),
+    route("rotate-config", "rotate/config", "when keys are rotated", READ_UPDATE, ROTATION).sudo(),
+    route(
         "rotate-keyring-config",
         "rotate/keyring/config",
         "the same under another name",
         READ_UPDATE,
         ROTATION,
-    ),
-    sudo(
+    )
+    .sudo(),
+    route(
         "rotate-root",
         "rotate/root/init",
         "begins, shows or gives up making new shares",
         ALL,
         ceremony_api::REKEY_FIELDS,
-    ),
-    sudo("rotate-root-update", "rotate/root/update", "takes in one old share", UPDATE, SHARE),
-    sudo("rotate-root-verify", "rotate/root/verify", "takes in one new share", ALL, SHARE),
-    sudo(
+    )
+    .sudo(),
+    route("rotate-root-update", "rotate/root/update", "takes in one old share", UPDATE, SHARE)
+        .sudo(),
+    route("rotate-root-verify", "rotate/root/verify", "takes in one new share", ALL, SHARE).sudo(),
+    route(
         "hold",
         "hold",
         "whether revocations are held back; holds or releases them",
         ALL,
         &[field("reason", FieldKind::Text, "why they are held back")],
-    ),
+    )
+    .sudo(),
 ];
 
 #[async_trait]

@@ -1,10 +1,10 @@
 //! The paths of the engine.
 
-use crate::core::operation::Operation::{self, Create, Delete, List, Read, Update};
+use crate::core::operation::Operation::{Create, Delete, List, Read, Update};
 use crate::core::route::FieldKind::{
     Boolean, Duration, Integer, List as ListOf, Map, Secret, Text,
 };
-use crate::core::route::{Access, FieldSpec, RouteSpec, field};
+use crate::core::route::{FieldSpec, RouteSpec, field, route};
 
 pub(super) const CONFIG: &str = "connection";
 pub(super) const CONFIGS: &str = "connections";
@@ -17,16 +17,6 @@ pub(super) const STATIC_ROLE: &str = "static-role";
 pub(super) const STATIC_ROLES: &str = "static-roles";
 pub(super) const STATIC_CREDS: &str = "static-credentials";
 pub(super) const ROTATE_ROLE: &str = "rotate-role";
-
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
-}
 
 pub(super) const ROUTES: &[RouteSpec] = &[
     route(CONFIGS, "config", "List the configured databases.", &[List], &[]),

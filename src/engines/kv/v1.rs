@@ -20,17 +20,16 @@ use crate::core::fields::Fields;
 use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
-use crate::core::route::{Access, FieldKind, Params, RouteSpec, field};
+use crate::core::route::{FieldKind, Params, RouteSpec, field, route};
 use crate::types::time::Ttl;
 
-const ROUTES: &[RouteSpec] = &[RouteSpec {
-    name: "secret",
-    pattern: "*path",
-    summary: "Store, read, list and delete secrets.",
-    access: Access::Caller,
-    operations: &[Create, Read, Update, Delete, List],
-    fields: &[field("*", FieldKind::Any, "What to store.")],
-}];
+const ROUTES: &[RouteSpec] = &[route(
+    "secret",
+    "*path",
+    "Store, read, list and delete secrets.",
+    &[Create, Read, Update, Delete, List],
+    &[field("*", FieldKind::Any, "What to store.")],
+)];
 
 /// The engine of one mount. It has no state beside the store.
 pub(super) struct PlainKv;

@@ -1,8 +1,8 @@
 //! The paths of the engine.
 
-use crate::core::operation::Operation::{self, Create, Delete, List, Patch, Read, Update};
+use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
 use crate::core::route::FieldKind::{Boolean, Duration, Integer, List as ListOf, Map};
-use crate::core::route::{Access, FieldSpec, RouteSpec, field};
+use crate::core::route::{FieldSpec, RouteSpec, field, route};
 
 pub(super) const CONFIG: &str = "config";
 pub(super) const DATA: &str = "data";
@@ -11,16 +11,6 @@ pub(super) const UNDELETE: &str = "undelete-versions";
 pub(super) const DESTROY: &str = "destroy-versions";
 pub(super) const METADATA: &str = "metadata";
 pub(super) const SUBKEYS: &str = "subkeys";
-
-const fn route(
-    name: &'static str,
-    pattern: &'static str,
-    summary: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [FieldSpec],
-) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
-}
 
 pub(super) const ROUTES: &[RouteSpec] = &[
     route(CONFIG, "config", "Defaults of all secrets of the mount.", &[Read, Update], SETTINGS),

@@ -48,6 +48,7 @@ pub struct VerifiedPeer {
     leaf: CertificateDer<'static>,
     intermediates: Vec<CertificateDer<'static>>,
     fingerprint: [u8; 32],
+    chain_digest: [u8; 32],
     svid: Result<Option<SpiffeId>, SvidError>,
     uri_sans: Vec<String>,
     dns_sans: Vec<String>,
@@ -81,6 +82,7 @@ impl VerifiedPeer {
             .and_then(|id| super::spiffe::judge_issuers(intermediates, id));
         Ok(Self {
             fingerprint: x509::fingerprint(leaf),
+            chain_digest: x509::chain_digest(leaf, intermediates),
             svid,
             uri_sans: names.uri,
             dns_sans: names.dns,
@@ -120,6 +122,11 @@ impl VerifiedPeer {
     /// A certificate that claims to be an SVID and breaks a rule of the specification.
     pub fn spiffe_verdict(&self) -> Result<Option<&SpiffeId>, SvidError> {
         self.svid.as_ref().map(Option::as_ref).map_err(|error| *error)
+    }
+
+    /// What the chain that was presented, issuers included, is known by.
+    pub(super) fn chain_digest(&self) -> &[u8; 32] {
+        &self.chain_digest
     }
 
     /// URI names, in the certificate's order and spelling.

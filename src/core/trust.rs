@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use quick_cache::sync::Cache;
 use rustls_pki_types::CertificateDer;
 
 use super::peer::VerifiedPeer;
@@ -20,6 +21,8 @@ use crate::types::time::Timestamp;
 
 /// Longest time a judgement is kept even when nothing seems to have changed, in milliseconds.
 const JUDGEMENT_MILLIS_MAX: i64 = 300_000;
+/// Chains remembered as verified, over all sources.
+const CHAINS_MAX: usize = 16_384;
 
 /// Counts changes of all stores, so that no two states share a number.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -95,6 +98,25 @@ struct State {
     bundles: Vec<TrustBundle>,
     roles: Vec<(Arc<str>, RoleTrust)>,
     crls: Crls,
+    // What the handshake found need not be computed again for the first request, nor for the next
+    // connection of the same workload. Gone with the state, so that any change of anchors or lists
+    // empties it; refusals are never kept here, so that strangers cannot fill it.
+    verified: Cache<(usize, [u8; 32]), Verified>,
+}
+
+/// A chain that was found to lead to some source's anchors.
+#[derive(Clone, Copy, Debug)]
+struct Verified {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// The certificates that a peer presented.
+#[derive(Clone, Copy)]
+struct Presented<'c> {
+    leaf: &'c CertificateDer<'c>,
+    intermediates: &'c [CertificateDer<'c>],
+    digest: [u8; 32],
 }
 
 impl Default for TrustStore {
@@ -160,15 +182,17 @@ impl TrustStore {
         now: Timestamp,
     ) -> Result<(), ChainError> {
         let state = self.state.load();
+        let digest = x509::chain_digest(leaf, intermediates);
+        let chain = Presented { leaf, intermediates, digest };
         let mut refusal = ChainError::UnknownIssuer;
-        for bundle in &state.bundles {
-            match x509::verify_chain(leaf, intermediates, &bundle.anchors, &bundle.crls, now) {
+        for (source, _) in state.bundles.iter().enumerate() {
+            match state.bundle_accepts(source, chain, now) {
                 Ok(_) => return Ok(()),
                 Err(error) => refusal = refusal.or_more_specific(error),
             }
         }
-        for (_, role) in &state.roles {
-            match state.role_accepts(role, leaf, intermediates, now) {
+        for (source, _) in state.roles.iter().enumerate() {
+            match state.role_accepts(source, chain, now) {
                 Ok(_) => return Ok(()),
                 Err(error) => refusal = refusal.or_more_specific(error),
             }
@@ -233,6 +257,7 @@ impl Sources {
             bundles: bundles.collect(),
             roles: roles.collect(),
             crls,
+            verified: Cache::new(CHAINS_MAX),
         }
     }
 }
@@ -260,20 +285,18 @@ impl State {
         let mut until = Timestamp::MAX;
         let mut refusal = ChainError::UnknownIssuer;
         let mut verdict = TrustVerdict { bundles: Vec::new(), roles: Vec::new() };
-        for bundle in &self.bundles {
+        let chain = Presented {
+            leaf: peer.leaf(),
+            intermediates: peer.intermediates(),
+            digest: *peer.chain_digest(),
+        };
+        for (source, bundle) in self.bundles.iter().enumerate() {
             // X509-SVID §5.1: an SVID is validated against the bundle of its own trust domain,
             // and bundles are never merged.
             if id.is_some() && bundle.trust_domain.as_ref() != id.map(|id| id.trust_domain()) {
                 continue;
             }
-            let outcome = x509::verify_chain(
-                peer.leaf(),
-                peer.intermediates(),
-                &bundle.anchors,
-                &bundle.crls,
-                now,
-            );
-            match outcome {
+            match self.bundle_accepts(source, chain, now) {
                 Ok(chain) => {
                     until = until.min(chain.until);
                     verdict.bundles.push(bundle.name.clone());
@@ -290,8 +313,8 @@ impl State {
             let configured = self.bundles.iter().any(known);
             return Err(if configured { refusal.into() } else { TrustError::TrustDomain });
         }
-        for (mount, role) in &self.roles {
-            match self.role_accepts(role, peer.leaf(), peer.intermediates(), now) {
+        for (source, (mount, role)) in self.roles.iter().enumerate() {
+            match self.role_accepts(source, chain, now) {
                 Ok(chain) => {
                     until = until.min(chain.until);
                     verdict.roles.push((mount.clone(), role.role.clone()));
@@ -306,17 +329,27 @@ impl State {
         Ok((verdict, until))
     }
 
-    fn role_accepts(
+    fn bundle_accepts(
         &self,
-        role: &RoleTrust,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        source: usize,
+        chain: Presented<'_>,
         now: Timestamp,
     ) -> Result<VerifiedChain, ChainError> {
+        let bundle = self.bundles.get(source).ok_or(ChainError::UnknownIssuer)?;
+        self.verify(source, chain, &bundle.anchors, &bundle.crls, now)
+    }
+
+    fn role_accepts(
+        &self,
+        source: usize,
+        chain: Presented<'_>,
+        now: Timestamp,
+    ) -> Result<VerifiedChain, ChainError> {
+        let (_, role) = self.roles.get(source).ok_or(ChainError::UnknownIssuer)?;
         // The whole DER, never a name, serial number or key.
-        if role.pinned.iter().any(|pinned| pinned == leaf) {
-            let until = x509::check_leaf(leaf, now)?;
-            if self.crls.mention(&x509::parse(leaf)?) {
+        if role.pinned.iter().any(|pinned| pinned == chain.leaf) {
+            let until = x509::check_leaf(chain.leaf, now)?;
+            if self.crls.mention(&x509::parse(chain.leaf)?) {
                 return Err(ChainError::Revoked);
             }
             return Ok(VerifiedChain { until });
@@ -324,7 +357,31 @@ impl State {
         if role.anchors.is_empty() {
             return Err(ChainError::UnknownIssuer);
         }
-        x509::verify_chain(leaf, intermediates, &role.anchors, &self.crls, now)
+        self.verify(self.bundles.len() + source, chain, &role.anchors, &self.crls, now)
+    }
+
+    /// Verifies the chain, or remembers that it was: for one source of trust, as long as nothing that
+    /// the finding rests on changes, and never across a clock that went back.
+    fn verify(
+        &self,
+        source: usize,
+        chain: Presented<'_>,
+        anchors: &Anchors,
+        crls: &Crls,
+        now: Timestamp,
+    ) -> Result<VerifiedChain, ChainError> {
+        let key = (source, chain.digest);
+        if let Some(known) = self.verified.get(&key)
+            && known.from <= now
+            && now < known.until
+        {
+            return Ok(VerifiedChain { until: known.until });
+        }
+        let VerifiedChain { until } =
+            x509::verify_chain(chain.leaf, chain.intermediates, anchors, crls, now)?;
+        let until = until.min(now.plus_millis(JUDGEMENT_MILLIS_MAX));
+        self.verified.insert(key, Verified { from: now, until });
+        Ok(VerifiedChain { until })
     }
 }
 

@@ -180,6 +180,16 @@ pub fn verify_chain(
     }
 }
 
+/// What a whole presented chain, leaf first, is known by: SHA-256 over every certificate and its length.
+pub fn chain_digest(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for der in std::iter::once(leaf).chain(intermediates) {
+        hash.update((der.len() as u64).to_be_bytes());
+        hash.update(der);
+    }
+    hash.finalize().into()
+}
+
 /// Judges a leaf by itself: size, validity, not a CA, key usage, clientAuth. Answers the first
 /// moment at which it is no longer valid.
 ///

@@ -89,6 +89,34 @@ fn changes_reach_a_peer_that_was_judged_before() {
 }
 
 #[test]
+fn a_chain_that_was_verified_once_is_not_trusted_for_ever() {
+    let ca = Ca::root("a");
+    let spec = Spec::leaf().cn("web").serial(&[9]).between(NOT_BEFORE_SECS, NOW_SECS + 10);
+    let (leaf, other) = (ca.issue(&spec), Ca::root("a").issue(&spec));
+    let store = TrustStore::new();
+    store.set_bundles(vec![bundle("a", None, &ca)]);
+    let accepts =
+        |issued: &Issued, millis: i64| store.accepts(&issued.der, &[], NOW.plus_millis(millis));
+    assert_eq!(accepts(&leaf, 0), Ok(()));
+    // The same names and number under another key are another chain.
+    assert!(accepts(&other, 0).is_err());
+    assert_eq!(accepts(&leaf, 10_000), Ok(()));
+    assert_eq!(accepts(&leaf, 11_000), Err(ChainError::Expired));
+    let before_birth = (NOT_BEFORE_SECS as i64 - 1) * 1000;
+    assert_eq!(
+        store.accepts(&leaf.der, &[], Timestamp::from_secs(0).plus_millis(before_birth)),
+        Err(ChainError::NotYetValid)
+    );
+    // What one source vouched for is nothing to another that comes to stand in its place.
+    store.set_bundles(vec![bundle("b", None, &Ca::root("b"))]);
+    assert_eq!(accepts(&leaf, 0), Err(ChainError::UnknownIssuer));
+    store.set_bundles(vec![bundle("b", None, &Ca::root("b")), bundle("a", None, &ca)]);
+    assert_eq!(accepts(&leaf, 0), Ok(()));
+    store.set_role_crls("cert/", lists(&ca, &[&[9]]));
+    assert_eq!(accepts(&leaf, 0), Err(ChainError::Revoked));
+}
+
+#[test]
 fn time_alone_ends_a_kept_judgement() {
     let ca = Ca::root("a");
     let store = TrustStore::new();

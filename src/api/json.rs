@@ -11,6 +11,8 @@ use serde_json::{Map, Number, Value};
 const DEPTH_MAX: usize = 64;
 /// Most values in one body, at all depths together.
 const VALUES_MAX: usize = 65_536;
+/// Longest number, in digits: more than the modulus of any RSA key has.
+const NUMBER_BYTES_MAX: usize = 8192;
 
 /// Parses a body that has to be a JSON object.
 ///
@@ -58,6 +60,17 @@ const MARK: &str = "\u{1}";
 
 fn refused<E: Error>(problem: impl fmt::Display) -> E {
     E::custom(format!("{MARK}{problem}"))
+}
+
+/// What the parser calls the one key of a number that fits no integer, which it hands over as text,
+/// digit for digit: a secret has to come back as it was sent.
+const NUMBER_KEY: &str = "$serde_json::private::Number";
+
+fn number<E: Error>(text: &str) -> Result<Value, E> {
+    if text.len() > NUMBER_BYTES_MAX {
+        return Err(refused(format_args!("has a number of more than {NUMBER_BYTES_MAX} digits")));
+    }
+    text.parse::<Number>().map(Value::Number).map_err(|_| refused("has a malformed number"))
 }
 
 struct Strict<'a> {
@@ -110,12 +123,6 @@ impl<'de> Visitor<'de> for Strict<'_> {
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| refused("has a number out of range"))
-    }
-
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(Value::String(value.to_owned()))
     }
@@ -139,6 +146,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
+            if map.is_empty() && key == NUMBER_KEY {
+                return number(&entries.next_value::<String>()?);
+            }
             let value = entries.next_value_seed(self.deeper())?;
             if map.contains_key(&key) {
                 // A key can hold a secret by mistake only as a top-level name could; it is what the
@@ -195,7 +205,18 @@ mod tests {
         assert_eq!(map["i"], -1);
         assert_eq!(map["u"], u64::MAX);
         assert_eq!(map["f"], 1.5);
-        assert!(problem(br#"{"f":1e999}"#).contains("JSON"));
+        // Nothing is rounded, however large or precise.
+        for text in ["340282366920938463463374607431768211456", "1e+999", "0.1000000000000000055"] {
+            let map = parse_object(format!("{{\"n\":{text}}}").as_bytes()).unwrap();
+            assert_eq!(map["n"].to_string(), text);
+            assert_eq!(map["n"].as_u64(), None);
+        }
+        let long = format!("{{\"n\":{}}}", "9".repeat(NUMBER_BYTES_MAX + 1));
+        assert!(problem(long.as_bytes()).contains("digits"));
+        for forged in ["\"x\"", "\"\"", "\"1 \"", "1", "{}"] {
+            let forged = format!("{{\"n\":{{\"{NUMBER_KEY}\":{forged}}}}}");
+            assert!(parse_object(forged.as_bytes()).is_err(), "{forged}");
+        }
     }
 
     proptest! {

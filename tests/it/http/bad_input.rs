@@ -40,7 +40,7 @@ async fn bodies_that_are_not_json_objects() {
         ("a comma too many", b"{\"a\":1,}".to_vec()),
         ("single quotes", b"{'a':1}".to_vec()),
         ("NaN", b"{\"a\":NaN}".to_vec()),
-        ("a huge number", b"{\"a\":1e999}".to_vec()),
+        ("an endless number", format!("{{\"a\":{}}}", "9".repeat(10_000)).into_bytes()),
         ("a control character", b"{\"a\":\"\x01\"}".to_vec()),
         ("a lone surrogate", b"{\"a\":\"\\ud800\"}".to_vec()),
         ("not UTF-8", b"{\"a\":\"\xff\xfe\"}".to_vec()),

@@ -48,6 +48,24 @@ async fn version_2_keeps_versions() {
 }
 
 #[tokio::test]
+async fn numbers_come_back_digit_for_digit() {
+    let root = shared().await.broker.root();
+    for (path, wrapped) in
+        [(unique("secret/data/number"), true), (unique("cubbyhole/number"), false)]
+    {
+        for number in
+            ["340282366920938463463374607431768211457", "0.10000000000000000555", "1e+400"]
+        {
+            let body = format!(r#"{{"n":{number}}}"#);
+            let body = if wrapped { format!(r#"{{"data":{body}}}"#) } else { body };
+            root.request("POST", &path, &[], body.as_bytes()).await.ok();
+            let answer = root.read(&path).await;
+            assert!(answer.body.contains(&format!("\"n\":{number}")), "{}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
 async fn version_2_keeps_what_is_known_of_a_secret() {
     let world = shared().await;
     let root = world.broker.root();

@@ -11,6 +11,9 @@ pub enum Access {
     Caller,
     /// As [`Access::Caller`], and the policies must grant `sudo` as well.
     Sudo,
+    /// Any caller, whatever the policies: the route answers only with what the caller has some
+    /// business with.
+    Identified,
     /// Anybody who reaches the listener: log-ins.
     Public,
 }
@@ -87,6 +90,12 @@ impl RouteSpec {
     /// The same for callers who are granted `sudo` as well.
     pub const fn sudo(mut self) -> Self {
         self.access = Access::Sudo;
+        self
+    }
+
+    /// The same for any caller.
+    pub const fn identified(mut self) -> Self {
+        self.access = Access::Identified;
         self
     }
 

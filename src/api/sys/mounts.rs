@@ -78,8 +78,9 @@ static ROUTES: &[RouteSpec] = &[
     )
     .sudo(),
     route("remount-status", "remount/status/:id", "A finished move.", READ, &[]),
-    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[]),
-    route("ui-mount", "internal/ui/mounts/*path", "The mount that serves a path.", READ, &[]),
+    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[]).identified(),
+    route("ui-mount", "internal/ui/mounts/*path", "The mount that serves a path.", READ, &[])
+        .identified(),
 ];
 
 #[async_trait]

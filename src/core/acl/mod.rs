@@ -399,12 +399,15 @@ impl Acl {
             let fixed = pattern.split(['*', '+']).next().unwrap_or_default();
             fixed.starts_with(dir) || (fixed.len() < pattern.len() && dir.starts_with(fixed))
         };
-        self.root
-            || self
-                .indexes()
-                .flat_map(RuleIndex::rules)
+        let rules = || self.indexes().flat_map(RuleIndex::rules);
+        let granted = self.root
+            || rules()
                 .filter(|rule| !rule.capabilities.contains(CapabilitySet::DENY))
-                .any(|rule| reaches(rule.pattern.as_str()))
+                .any(|rule| reaches(rule.pattern.as_str()));
+        let scopes = self.scopes.as_deref();
+        granted
+            && scopes
+                .is_none_or(|scopes| scopes.iter().any(|scope| reaches(scope.pattern().as_str())))
     }
 
     fn indexes(&self) -> impl Iterator<Item = &RuleIndex> + Clone {

@@ -55,6 +55,11 @@ impl Permit {
         Self { path: path.clone(), operation, sudo: false }
     }
 
+    /// For the paths that any caller may ask, because they answer with the caller's own business only.
+    pub(in crate::core) fn identified(path: &ApiPath, operation: Operation) -> Self {
+        Self { path: path.clone(), operation, sudo: false }
+    }
+
     /// On which path.
     pub fn path(&self) -> &ApiPath {
         &self.path

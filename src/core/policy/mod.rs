@@ -67,14 +67,6 @@ path "sys/capabilities-self" {
   capabilities = ["update"]
 }
 
-# Ask which mount serves a path; only mounts that its policies reach are shown.
-path "sys/internal/ui/mounts" {
-  capabilities = ["read"]
-}
-path "sys/internal/ui/mounts/*" {
-  capabilities = ["read"]
-}
-
 # Its own cubbyhole, which no other token can see.
 path "cubbyhole/*" {
   capabilities = ["create", "read", "update", "delete", "list"]

@@ -4,7 +4,7 @@
 pub(super) struct Expected {
     /// With the prefix of its table or mount.
     pub(super) pattern: &'static str,
-    /// `caller`, `sudo` or `public`.
+    /// `caller`, `sudo`, `identified` or `public`.
     pub(super) access: &'static str,
     /// What it serves, in alphabetical order.
     pub(super) operations: &'static str,
@@ -85,8 +85,8 @@ pub(super) const EXPECTED: &[Expected] = &[
     row("sys/capabilities-self", "caller", "update", "sys/capabilities-self", r#"{"path":"a"}"#),
     row("sys/explain", "sudo", "update", "sys/explain", r#"{"path":"a","policies":["default"]}"#),
     row("sys/hold", "sudo", "delete read update", "sys/hold", r#"{}"#),
-    row("sys/internal/ui/mounts", "caller", "read", "sys/internal/ui/mounts", r#"{}"#),
-    row("sys/internal/ui/mounts/*path", "caller", "read", "sys/internal/ui/mounts/kv1/y", r#"{}"#),
+    row("sys/internal/ui/mounts", "identified", "read", "sys/internal/ui/mounts", r#"{}"#),
+    row("sys/internal/ui/mounts/*path", "identified", "read", "sys/internal/ui/mounts/kv1/y", r#"{}"#),
     row("sys/internal/ui/resultant-acl", "caller", "read", "sys/internal/ui/resultant-acl", r#"{}"#),
     row("sys/key-status", "caller", "read", "sys/key-status", r#"{}"#),
     row("sys/leases", "sudo", "read", "sys/leases", r#"{}"#),

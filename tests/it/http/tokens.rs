@@ -57,6 +57,11 @@ async fn a_cron_job_gets_a_token_for_its_work_alone() {
         let answer = job.request(method, path, &[], b"{}").await;
         assert_eq!(answer.error(403), "permission denied", "{method} {path}");
     }
+    // What the command line asks first: only for what the token reaches.
+    let mount = job.read("sys/internal/ui/mounts/secret/data/reports/daily").await.data();
+    assert_eq!((&mount["path"], &mount["type"]), (&json!("secret/"), &json!("kv")));
+    let other = job.read("sys/internal/ui/mounts/cubbyhole/x").await;
+    assert_eq!(other.error(403), "permission denied");
     let known = root.write("auth/token/lookup", json!({ "token": token_of(&made) })).await.data();
     assert_eq!(known["scopes"], json!(["read:secret/data/reports/*"]));
     assert!(known["ttl"].as_u64().unwrap() <= 60);

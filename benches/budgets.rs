@@ -19,6 +19,9 @@
 mod bare;
 #[path = "budgets/broker.rs"]
 mod broker;
+#[path = "../tests/it/support/core.rs"]
+#[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
+mod core;
 #[path = "budgets/driver.rs"]
 mod driver;
 #[path = "budgets/postgres.rs"]
@@ -28,6 +31,8 @@ mod postgres;
 mod private_postgres;
 #[path = "budgets/store.rs"]
 mod store;
+#[path = "budgets/sweep.rs"]
+mod sweep;
 
 use std::time::Duration;
 
@@ -79,6 +84,9 @@ fn main() {
         rows.push(runtime.block_on(postgres::credentials(&broker, CREDENTIAL_CONNECTIONS)));
     }
     drop(broker);
+    if want("sweep") {
+        rows.push(runtime.block_on(sweeping()));
+    }
     if want("idle") {
         rows.extend(idle());
     }
@@ -195,6 +203,28 @@ async fn write(broker: &Broker) -> Row {
         budget: ">= 0.7",
         met,
         latency,
+    }
+}
+
+async fn sweeping() -> Row {
+    let (mut bares, mut brokers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (swept, bytes) = sweep::sweep().await;
+        let deleted = sweep::delete(bytes);
+        ratios.push(swept.rate() / deleted.rate());
+        bares.push(deleted.rate());
+        brokers.push(swept.rate());
+    }
+    let ratio = median(ratios);
+    Row {
+        work: "sweep of 100,000 due leases, no-op target",
+        bare: median(bares),
+        broker: median(brokers),
+        unit: "/s",
+        ratio,
+        budget: ">= 0.5",
+        met: ratio >= 0.5,
+        latency: String::new(),
     }
 }
 

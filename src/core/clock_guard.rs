@@ -2,10 +2,10 @@
 //!
 //! A wall clock that is set back would prolong every lease; one that jumps ahead would end them all at
 //! once. So time goes on as the monotonic clock says, follows the wall clock ahead by small steps
-//! only, and a large jump is reported and not followed until an administrator has looked.
+//! only, and a large jump is reported and not followed until an administrator has looked. Small steps
+//! use up an allowance that comes back slowly: many of them are a jump too.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,71 +14,96 @@ use crate::types::time::{Clock, Timestamp, Ttl};
 
 /// Longest sleep before the wall clock is looked at again.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
+/// How much time has to pass for each step ahead to be forgotten, in times of the step.
+const FORGOTTEN_AFTER: i64 = 24;
 
 /// Time that never goes back and never jumps.
 pub struct GuardedClock {
     inner: Arc<dyn Clock>,
-    /// What has to be added to the monotonic clock, in milliseconds. Only grows.
-    offset: AtomicI64,
     jump_max_millis: i64,
-    jumped: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    /// What has to be added to the monotonic clock, in milliseconds. Only grows.
+    offset: i64,
+    /// How far steps of the wall clock were followed lately, in milliseconds.
+    followed: i64,
+    /// When that was last reckoned, on the monotonic clock, in milliseconds.
+    reckoned_at: i64,
+    /// Whether the jump that is not followed was counted.
+    counted: bool,
 }
 
 impl GuardedClock {
-    /// Starts at the wall clock of `inner`. It may run ahead of its monotonic clock by `jump_max` at
-    /// once.
+    /// Starts at the wall clock of `inner`. It may run ahead of its monotonic clock by `jump_max`.
     pub fn new(inner: Arc<dyn Clock>, jump_max: Ttl) -> Self {
-        let offset = AtomicI64::new(inner.now().as_millis() - millis(inner.monotonic()));
-        let jump_max_millis = jump_max.as_millis();
-        Self { inner, offset, jump_max_millis, jumped: AtomicBool::new(false) }
+        let reckoned_at = millis(inner.monotonic());
+        let offset = inner.now().as_millis().saturating_sub(reckoned_at);
+        let state = State { offset, followed: 0, reckoned_at, counted: false };
+        Self { inner, jump_max_millis: jump_max.as_millis(), state: Mutex::new(state) }
     }
 
     /// How far the wall clock is ahead of this one, while that is more than is followed.
     pub fn jump(&self) -> Option<Ttl> {
-        let ahead = self.inner.now().millis_since(self.steady());
-        (ahead > self.jump_max_millis)
-            .then(|| Ttl::from_secs(u64::try_from(ahead / 1000).unwrap_or(0)))
-    }
-
-    /// Whether a jump was reported since the last time this was asked.
-    pub fn take_jump(&self) -> bool {
-        self.jumped.swap(false, Ordering::AcqRel)
+        let (_, ahead) = self.read(&mut self.state());
+        (ahead > 0).then(|| Ttl::from_secs(u64::try_from(ahead / 1000).unwrap_or(0)))
     }
 
     /// Follows the wall clock, however far ahead it is: an administrator says that it is right.
     pub fn accept(&self) {
-        let ahead = self.inner.now().millis_since(self.steady());
-        self.offset.fetch_add(ahead.max(0), Ordering::AcqRel);
+        let mut state = self.state();
+        let (_, ahead) = self.read(&mut state);
+        *state = State {
+            offset: state.offset.saturating_add(ahead),
+            followed: 0,
+            counted: false,
+            ..*state
+        };
     }
 
     /// Goes on from `floor` at the earliest: the time that the store has seen already.
     pub fn raise_to(&self, floor: Timestamp) {
-        let behind = floor.millis_since(self.steady());
-        self.offset.fetch_add(behind.max(0), Ordering::AcqRel);
+        let mut state = self.state();
+        let (now, _) = self.read(&mut state);
+        state.offset = state.offset.saturating_add(floor.millis_since(now).max(0));
     }
 
-    fn steady(&self) -> Timestamp {
-        let offset = self.offset.load(Ordering::Acquire);
-        Timestamp::from_millis(millis(self.inner.monotonic()).saturating_add(offset))
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, and how far the wall clock is ahead of it without being followed.
+    fn read(&self, state: &mut State) -> (Timestamp, i64) {
+        let monotonic = millis(self.inner.monotonic());
+        let steady = Timestamp::from_millis(monotonic.saturating_add(state.offset));
+        let ahead = self.inner.now().millis_since(steady);
+        if ahead <= 0 {
+            state.counted = false;
+            return (steady, 0);
+        }
+        let passed = monotonic.saturating_sub(state.reckoned_at).max(0);
+        let followed = state.followed.saturating_sub(passed / FORGOTTEN_AFTER).max(0);
+        if followed.saturating_add(ahead) > self.jump_max_millis {
+            if !std::mem::replace(&mut state.counted, true) {
+                metrics::counter!("leasehold_clock_jumps_total").increment(1);
+            }
+            return (steady, ahead);
+        }
+        *state = State {
+            offset: state.offset.saturating_add(ahead),
+            followed: followed.saturating_add(ahead),
+            reckoned_at: monotonic,
+            counted: false,
+        };
+        (steady.plus_millis(ahead), 0)
     }
 }
 
 impl Clock for GuardedClock {
     fn now(&self) -> Timestamp {
-        let offset = self.offset.load(Ordering::Acquire);
-        let steady = Timestamp::from_millis(millis(self.inner.monotonic()).saturating_add(offset));
-        let ahead = self.inner.now().millis_since(steady);
-        if ahead <= 0 {
-            return steady;
-        }
-        if ahead > self.jump_max_millis {
-            if !self.jumped.swap(true, Ordering::AcqRel) {
-                metrics::counter!("leasehold_clock_jumps_total").increment(1);
-            }
-            return steady;
-        }
-        self.offset.fetch_max(offset.saturating_add(ahead), Ordering::AcqRel);
-        steady.plus_millis(ahead)
+        self.read(&mut self.state()).0
     }
 
     fn monotonic(&self) -> Duration {
@@ -147,13 +172,39 @@ mod tests {
         inner.set_wall(far);
         assert_eq!(clock.now(), START);
         assert_eq!(clock.jump(), Some(Ttl::from_secs(86_400)));
-        assert!(clock.take_jump());
-        assert!(!clock.take_jump());
         inner.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(5)));
         clock.accept();
         assert_eq!(clock.now(), far.plus(Ttl::from_secs(5)));
         assert_eq!(clock.jump(), None);
+    }
+
+    #[test]
+    fn many_small_steps_are_a_jump_and_few_over_a_long_time_are_not() {
+        let (inner, clock) = guarded();
+        let step = |secs: u64| inner.set_wall(inner.now().plus(Ttl::from_secs(secs)));
+        step(1800);
+        assert_eq!(clock.now(), START.plus(Ttl::from_secs(1800)));
+        step(1700);
+        assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
+        step(200);
+        assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
+        assert_eq!(clock.jump(), Some(Ttl::from_secs(200)));
+        // Half a day later, half of it is forgotten.
+        inner.advance(Duration::from_secs(12 * 3600));
+        assert_eq!(clock.jump(), None);
+        assert_eq!(clock.now(), inner.now());
+        step(3000);
+        assert_eq!(clock.jump(), Some(Ttl::from_secs(3000)));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_put_right_again_is_no_jump_any_more() {
+        let (inner, clock) = guarded();
+        inner.set_wall(START.plus(Ttl::from_secs(86_400)));
+        assert!(clock.jump().is_some());
+        inner.set_wall(START);
+        assert_eq!((clock.jump(), clock.now()), (None, START));
     }
 
     #[test]
@@ -188,14 +239,16 @@ mod tests {
             steps in proptest::collection::vec((-10_000_000_i64..10_000_000, 0_u64..100_000), 1..40)
         ) {
             let (inner, clock) = guarded();
-            let mut last = clock.now();
-            for (wall, passed) in steps {
+            let (mut last, mut passed) = (clock.now(), 0);
+            for (wall, pause) in steps {
                 inner.set_wall(START.plus_millis(wall));
-                inner.advance(Duration::from_millis(passed));
+                inner.advance(Duration::from_millis(pause));
+                passed += i64::try_from(pause).unwrap();
                 let now = clock.now();
-                prop_assert!(now >= last);
-                let most = last.plus_millis(i64::try_from(passed).unwrap() + 3_600_000);
-                prop_assert!(now <= most, "{now} after {last}");
+                prop_assert!(now.millis_since(last) >= i64::try_from(pause).unwrap());
+                // However the wall clock goes, in one step or in many.
+                let most = passed + passed / FORGOTTEN_AFTER + 3_600_000;
+                prop_assert!(now.millis_since(START) <= most, "{now}");
                 last = now;
             }
         }

@@ -25,6 +25,7 @@ struct Job {
 }
 
 /// The jobs of an unsealed server.
+#[derive(Clone)]
 pub struct Jobs {
     view: View,
     node: u64,
@@ -42,7 +43,7 @@ impl Jobs {
     /// # Errors
     /// When the store fails.
     pub async fn done_at(&self, name: &str) -> Result<Option<Timestamp>, CoreError> {
-        Ok(self.view.get::<Job>(name).await?.and_then(|entry| entry.value.done_at))
+        Ok(self.view.get_fresh::<Job>(name).await?.and_then(|entry| entry.value.done_at))
     }
 
     /// Takes the job for this node, or keeps it. False while another node has it. The conditional

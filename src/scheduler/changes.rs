@@ -14,12 +14,17 @@ use crate::storage::{Invalidation, Kind};
 /// Forgets what other nodes changed, for as long as it is let.
 pub(super) async fn follow(core: Arc<Core>, unsealed: Arc<Unsealed>) {
     let mut changes = core.storage.invalidations();
+    // What changed between unsealing and listening has not been heard of.
+    let mut first = Some(Invalidation::Everything);
     loop {
-        let change = match changes.recv().await {
-            Ok(change) => change,
-            // Too many to keep count of.
-            Err(RecvError::Lagged(_)) => Invalidation::Everything,
-            Err(RecvError::Closed) => return,
+        let change = match first.take() {
+            Some(change) => change,
+            None => match changes.recv().await {
+                Ok(change) => change,
+                // Too many to keep count of.
+                Err(RecvError::Lagged(_)) => Invalidation::Everything,
+                Err(RecvError::Closed) => return,
+            },
         };
         unsealed.records.invalidate(&change);
         if let Err(error) = apply(&unsealed, &change).await {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use crate::core::context::{Core, Unsealed};
@@ -25,6 +26,10 @@ const SIGNALS_MAX: usize = 64;
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// How late a job may be before the watchdog runs it.
 const LATE: Ttl = Ttl::from_secs(4);
+/// Pause after a run that failed.
+const FAILED_PAUSE: Ttl = Ttl::from_secs(60);
+/// How soon a node asks again for a job that another one has.
+const STAND_BY: Ttl = Ttl::from_secs(15);
 
 /// Runs the jobs for as long as it is let.
 pub(super) async fn run(core: Arc<Core>, unsealed: Arc<Unsealed>) {
@@ -73,14 +78,35 @@ struct Runner {
     core: Arc<Core>,
     unsealed: Arc<Unsealed>,
     jobs: Jobs,
-    /// When each job was last done, as far as this node knows.
-    done: BTreeMap<&'static str, Timestamp>,
+    progress: BTreeMap<&'static str, Progress>,
+    /// Runs under way: a slow job holds up no other.
+    running: JoinSet<(&'static str, Timestamp, Result<Ran, CoreError>)>,
+}
+
+/// What this node knows of a job.
+#[derive(Clone, Copy)]
+struct Progress {
+    /// When it was last done, by whatever node.
+    done: Timestamp,
+    /// Not to be tried before, after a failure.
+    not_before: Timestamp,
+    /// The due time whose miss was counted.
+    missed: Option<Timestamp>,
+    running: bool,
+}
+
+/// How a run ended that did not fail.
+enum Ran {
+    /// Done, by this node.
+    Here,
+    /// Another node has it; when any node has last done it.
+    Elsewhere(Timestamp),
 }
 
 impl Runner {
     fn new(core: Arc<Core>, unsealed: Arc<Unsealed>) -> Self {
         let jobs = Jobs::new(unsealed.records.clone(), core.node);
-        Self { core, unsealed, jobs, done: BTreeMap::new() }
+        Self { core, unsealed, jobs, progress: BTreeMap::new(), running: JoinSet::new() }
     }
 
     async fn run(mut self, mut signals: mpsc::Receiver<&'static str>) {
@@ -90,10 +116,13 @@ impl Runner {
             tokio::select! {
                 Some(name) = signals.recv() => {
                     if let Some(spec) = JOBS.iter().find(|spec| spec.name == name) {
-                        self.run_if_due(spec).await;
+                        self.run_if_due(spec);
                     }
                 }
-                () = core.clock.sleep(WATCH_EVERY) => self.watch().await,
+                Some(Ok((name, due, ran))) = self.running.join_next() => {
+                    self.ended(name, due, ran);
+                }
+                () = core.clock.sleep(WATCH_EVERY) => self.watch(),
             }
         }
     }
@@ -104,59 +133,87 @@ impl Runner {
         for spec in JOBS {
             let stored =
                 if spec.remembered { self.jobs.done_at(spec.name).await } else { Ok(None) };
-            let done = stored.unwrap_or_else(|error| {
+            let stored = stored.unwrap_or_else(|error| {
                 tracing::warn!(%error, job = spec.name, "when a job was last done is not known");
                 None
             });
-            self.done.insert(spec.name, done.unwrap_or(now));
+            let done = stored.unwrap_or(now);
+            let progress = Progress { done, not_before: now, missed: None, running: false };
+            self.progress.insert(spec.name, progress);
         }
-    }
-
-    fn due_at(&self, spec: &JobSpec) -> Option<Timestamp> {
-        spec.next_after(self.done.get(spec.name).copied()?)
     }
 
     /// Runs what the clockwork should have run and has not.
-    async fn watch(&mut self) {
+    fn watch(&mut self) {
         for spec in JOBS {
             let now = self.core.clock.now();
-            if self.due_at(spec).is_some_and(|due| due.plus(LATE) <= now) {
+            let Some(progress) = self.progress.get_mut(spec.name) else { continue };
+            let Some(due) = spec.next_after(progress.done) else { continue };
+            if progress.running || now < due.plus(LATE) {
+                continue;
+            }
+            // A run that failed was not missed.
+            if progress.missed != Some(due) && progress.not_before <= due {
+                progress.missed = Some(due);
                 metrics::counter!("leasehold_scheduler_missed_runs_total", "job" => spec.name)
                     .increment(1);
-                self.run_if_due(spec).await;
             }
+            self.run_if_due(spec);
         }
     }
 
-    async fn run_if_due(&mut self, spec: &JobSpec) {
+    fn run_if_due(&mut self, spec: &'static JobSpec) {
         let now = self.core.clock.now();
-        if self.due_at(spec).is_none_or(|due| now < due) {
+        let Some(progress) = self.progress.get_mut(spec.name) else { return };
+        let due = spec.next_after(progress.done);
+        if progress.running || now < progress.not_before || due.is_none_or(|due| now < due) {
             return;
         }
-        match self.claim_and_run(spec, now).await {
-            Ok(true) => {
-                metrics::counter!("leasehold_scheduler_runs_total", "job" => spec.name)
-                    .increment(1);
-            }
-            // Another node has it; this one stands by.
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, job = spec.name, reason = error.reason(), "a job failed");
-                metrics::counter!("leasehold_scheduler_failures_total", "job" => spec.name)
-                    .increment(1);
-            }
-        }
-        self.done.insert(spec.name, now);
+        progress.running = true;
+        let (core, unsealed, jobs) = (self.core.clone(), self.unsealed.clone(), self.jobs.clone());
+        self.running.spawn(async move {
+            (spec.name, now, claim_and_run(spec, &core, &unsealed, &jobs, now).await)
+        });
     }
 
-    async fn claim_and_run(&self, spec: &JobSpec, now: Timestamp) -> Result<bool, CoreError> {
-        if !self.jobs.claim(spec.name, now).await? {
-            return Ok(false);
+    fn ended(&mut self, name: &'static str, begun: Timestamp, ran: Result<Ran, CoreError>) {
+        let Some(progress) = self.progress.get_mut(name) else { return };
+        progress.running = false;
+        match ran {
+            Ok(Ran::Here) => {
+                progress.done = begun;
+                metrics::counter!("leasehold_scheduler_runs_total", "job" => name).increment(1);
+            }
+            // This node stands by, in case the other one dies over it.
+            Ok(Ran::Elsewhere(done)) => {
+                progress.done = progress.done.max(done);
+                progress.not_before = begun.plus(STAND_BY);
+            }
+            Err(error) => {
+                progress.not_before = begun.plus(FAILED_PAUSE);
+                tracing::warn!(%error, job = name, reason = error.reason(), "a job failed");
+                metrics::counter!("leasehold_scheduler_failures_total", "job" => name).increment(1);
+            }
         }
-        (spec.run)(&self.core, &self.unsealed).await?;
-        if spec.remembered {
-            self.jobs.done(spec.name, now).await?;
-        }
-        Ok(true)
     }
+}
+
+async fn claim_and_run(
+    spec: &JobSpec,
+    core: &Arc<Core>,
+    unsealed: &Arc<Unsealed>,
+    jobs: &Jobs,
+    now: Timestamp,
+) -> Result<Ran, CoreError> {
+    if !jobs.claim(spec.name, now).await? {
+        // What leaves no note is as good as done: the next time is near.
+        let done = if spec.remembered { jobs.done_at(spec.name).await? } else { None };
+        let unknown = if spec.remembered { Timestamp::default() } else { now };
+        return Ok(Ran::Elsewhere(done.unwrap_or(unknown)));
+    }
+    (spec.run)(core, unsealed).await?;
+    if spec.remembered {
+        jobs.done(spec.name, now).await?;
+    }
+    Ok(Ran::Here)
 }

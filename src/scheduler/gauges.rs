@@ -8,7 +8,7 @@ use crate::core::error::CoreError;
 use crate::core::lease::Selector;
 
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// Most overdue leases looked at for the age of the oldest.
+/// Most overdue leases looked at for the age of the oldest; which they are is up to chance.
 const OVERDUE_MAX: usize = 1000;
 
 /// Keeps the gauges up to date for as long as it is let.
@@ -28,11 +28,15 @@ async fn look(core: &Core, unsealed: &Unsealed) -> Result<(), CoreError> {
         let mount = mounted.entry.path.clone();
         metrics::gauge!("leasehold_leases_live", "mount" => mount).set(count as f64);
     }
-    let (overdue, _) = unsealed.leases.search(&Selector::Overdue, None, OVERDUE_MAX).await?;
+    let overdue = unsealed.leases.count_overdue().await?;
+    let (flagged, _) = unsealed.leases.search(&Selector::Overdue, None, OVERDUE_MAX).await?;
+    let failing_since = flagged.iter().filter_map(|lease| lease.failing_since).min();
     let now = core.clock.now();
-    let oldest = overdue.iter().filter_map(|lease| lease.failing_since).min();
+    // What is due and not even tried is late too: while a hold is in force, for instance.
+    let due_since = unsealed.leases.next_due().await?.filter(|due| *due < now);
+    let oldest = failing_since.into_iter().chain(due_since).min();
     let age_millis = oldest.map_or(0, |since| now.millis_since(since).max(0));
-    metrics::gauge!("leasehold_leases_overdue").set(overdue.len() as f64);
+    metrics::gauge!("leasehold_leases_overdue").set(overdue as f64);
     metrics::gauge!("leasehold_lease_overdue_oldest_seconds").set(age_millis as f64 / 1000.0);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
 
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
@@ -13,6 +14,9 @@ use crate::types::time::{Timestamp, Ttl};
 
 /// How long finished bulk revocations can be asked about.
 const OPERATIONS_KEPT_SECS: i64 = 7 * 24 * 3600;
+
+/// Mounts that do their scheduled work at the same time.
+const TICKS_AT_ONCE: usize = 8;
 
 type Run = for<'a> fn(&'a Arc<Core>, &'a Arc<Unsealed>) -> BoxFuture<'a, Result<(), CoreError>>;
 
@@ -58,16 +62,20 @@ fn tick_mounts<'a>(
     unsealed: &'a Arc<Unsealed>,
 ) -> BoxFuture<'a, Result<(), CoreError>> {
     Box::pin(async move {
-        for mounted in unsealed.mounts.all() {
-            if let Err(error) = tick(&mounted).await {
-                let mount = &mounted.entry.path;
-                tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
-                metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone())
-                    .increment(1);
-            }
-        }
+        // Together, so that one whose target does not answer holds up no other.
+        stream::iter(unsealed.mounts.all())
+            .for_each_concurrent(TICKS_AT_ONCE, async |mounted| tick_or_note(&mounted).await)
+            .await;
         Ok(())
     })
+}
+
+async fn tick_or_note(mounted: &Mounted) {
+    if let Err(error) = tick(mounted).await {
+        let mount = &mounted.entry.path;
+        tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
+        metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone()).increment(1);
+    }
 }
 
 async fn tick(mounted: &Mounted) -> Result<Option<Timestamp>, CoreError> {

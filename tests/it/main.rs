@@ -24,6 +24,7 @@ mod http;
 mod kv;
 mod lease;
 mod rest;
+mod scheduler;
 mod seal;
 mod storage;
 #[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]

@@ -331,6 +331,16 @@ impl Leases {
         Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, COUNT_MAX).await?)
     }
 
+    /// How many leases there are whose revocation has failed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count_overdue(&self) -> Result<u64, CoreError> {
+        let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, OVERDUE);
+        let storage = self.records.storage();
+        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, COUNT_MAX).await?)
+    }
+
     /// Tells the sweep that something may be due.
     pub fn wake_sweep(&self) {
         self.wake.notify_one();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use leasehold::core::audit::broker::AuditBroker;
+use leasehold::core::clock_guard::GuardedClock;
 use leasehold::core::context::{Core, CoreSettings, Parts, Unsealed};
 use leasehold::core::lease::{LeaseSettings, Leases};
 use leasehold::core::mount::{MountClass, MountConfig, Mounted, NewMount, Registry};
@@ -49,9 +50,10 @@ impl TestSetup {
         }
     }
 
-    /// A sealed core over `storage`.
-    pub async fn core(self, storage: Arc<dyn Storage>) -> Arc<Core> {
-        let clock: Arc<dyn Clock> = self.clock;
+    /// A sealed core over `storage`, and its clock: a guard over the one that tests move.
+    pub async fn core(self, storage: Arc<dyn Storage>) -> (Arc<Core>, Arc<GuardedClock>) {
+        let guard = Arc::new(GuardedClock::new(self.clock, self.clock_jump_max));
+        let clock: Arc<dyn Clock> = guard.clone();
         let initialized = leasehold::core::seal::is_initialized(storage.as_ref()).await.unwrap();
         let parts = Parts {
             storage,
@@ -70,7 +72,7 @@ impl TestSetup {
             },
             node: self.node,
         };
-        Core::new(parts, initialized)
+        (Core::new(parts, initialized), guard)
     }
 }
 
@@ -81,6 +83,8 @@ pub struct TestCore {
     /// What it holds.
     pub unsealed: Arc<Unsealed>,
     /// Its clock.
+    pub guard: Arc<GuardedClock>,
+    /// The clock below that, for tests to move.
     pub clock: Arc<ManualClock>,
     /// The one share that unseals.
     pub share: String,
@@ -99,23 +103,29 @@ impl TestCore {
     /// Initialises `storage` and unseals it.
     pub async fn start_on(storage: Arc<dyn Storage>, setup: TestSetup) -> Self {
         let clock = setup.clock.clone();
-        let core = setup.core(storage).await;
+        let (core, guard) = setup.core(storage).await;
         let plan = InitPlan { suite: Suite::ChaCha20Poly1305, shares: 1, threshold: 1 };
         let made = core.initialize(plan).await.unwrap();
         let share = data_encoding::HEXLOWER.encode(made.keys[0].expose());
-        Self::open(core, clock, share).await
+        Self::open(core, guard, clock, share).await
     }
 
     /// Another process on a store that was initialised before.
     pub async fn join(storage: Arc<dyn Storage>, setup: TestSetup, share: &str) -> Self {
         let clock = setup.clock.clone();
-        Self::open(setup.core(storage).await, clock, share.to_owned()).await
+        let (core, guard) = setup.core(storage).await;
+        Self::open(core, guard, clock, share.to_owned()).await
     }
 
-    async fn open(core: Arc<Core>, clock: Arc<ManualClock>, share: String) -> Self {
+    async fn open(
+        core: Arc<Core>,
+        guard: Arc<GuardedClock>,
+        clock: Arc<ManualClock>,
+        share: String,
+    ) -> Self {
         core.unseal(&share).await.unwrap();
         let unsealed = core.unsealed().unwrap();
-        Self { core, unsealed, clock, share, _directory: None }
+        Self { core, unsealed, guard, clock, share, _directory: None }
     }
 
     /// Its leases.

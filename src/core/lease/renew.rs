@@ -30,6 +30,8 @@ impl Leases {
         increment: Ttl,
         caller_expires_at: Option<Timestamp>,
     ) -> Result<Reply, CoreError> {
+        // Whether the target was told of an end that the row then did not take.
+        let mut told = false;
         for _ in 0..ATTEMPTS {
             let entry = self.get(id).await?.ok_or_else(unknown)?;
             let now = self.clock.now();
@@ -42,7 +44,12 @@ impl Leases {
             let mounted = self.mounts.by_accessor(&entry.value.mount).ok_or_else(unknown)?;
             let wanted = now.plus(increment.or(entry.value.ttl));
             let end = end(&entry.value, &mounted, increment, caller_expires_at, now);
-            if end > entry.value.expires_at && !self.prolong(&mounted, entry, now, end).await? {
+            if end > entry.value.expires_at {
+                told = true;
+                if !self.prolong(&mounted, entry, now, end).await? {
+                    continue;
+                }
+            } else if told && !self.tell_again(&mounted, &entry).await? {
                 continue;
             }
             let duration = end.remaining(now);
@@ -91,6 +98,18 @@ impl Leases {
             return Err(unknown());
         }
         Ok(true)
+    }
+
+    /// Tells the target what the row says: of two renewals at once, the one that stored the later end
+    /// need not be the one that the target heard last. False when the row was changed meanwhile.
+    async fn tell_again(
+        &self,
+        mounted: &Arc<Mounted>,
+        entry: &Entry<Lease>,
+    ) -> Result<bool, CoreError> {
+        self.tell_target(mounted, &entry.value).await?;
+        let fresh = self.view().get_fresh::<Lease>(entry.value.id.as_str()).await?;
+        Ok(fresh.is_some_and(|fresh| fresh.rev == entry.rev))
     }
 
     async fn tell_target(&self, mounted: &Arc<Mounted>, lease: &Lease) -> Result<(), CoreError> {

@@ -5,6 +5,8 @@
 //! a slash), put with their first child and removed with their last in the same commit, so that LIST
 //! needs neither clear names nor a scan.
 
+mod pruning;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,9 +32,6 @@ use super::error::CoreError;
 /// How often a commit is tried again when only directories, not the caller's own expectations, were
 /// changed by somebody else meanwhile.
 const COMMIT_ATTEMPTS: usize = 24;
-
-/// Rows looked at first to find out whether a directory has other children than those that go.
-const PRUNING_GLANCE: usize = 8;
 
 /// The kinds of records. Numbers are permanent: they are in every row and in every seal.
 pub mod kinds {
@@ -122,6 +121,11 @@ pub struct FullName {
     pub name: String,
 }
 
+/// The row of a caller's token, as engines see it: what is kept for the token goes with it, and must
+/// not be written once it has gone.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerRow(pub(in crate::core) RowKey);
+
 enum Action {
     Put { body: SecretBytes, due_at: Option<Timestamp>, labels: Vec<String> },
     Delete,
@@ -171,6 +175,11 @@ impl Batch {
     /// Removes a record. With [`Precondition::Any`], one that is not there is no error.
     pub fn delete(&mut self, at: FullName, precondition: Precondition) {
         self.steps.push(Step { at, precondition, action: Action::Delete });
+    }
+
+    /// Lets it happen only while the caller's token is still there.
+    pub fn only_for(&mut self, caller: CallerRow) {
+        self.also(Change::RequireRow { key: caller.0 });
     }
 
     /// Adds a precondition or metadata change of the store itself.
@@ -436,16 +445,13 @@ impl Records {
     pub async fn commit(&self, batch: &Batch) -> Result<Committed, CoreError> {
         let mut fresh = false;
         for _ in 0..COMMIT_ATTEMPTS {
-            let (changes, touched) = self.plan(batch, fresh).await?;
-            if changes.is_empty() {
+            let plan = self.plan(batch, fresh).await?;
+            if plan.changes.is_empty() {
                 return Ok(Committed { sequence: self.storage.sequence().await? });
             }
-            let result = self.storage.commit(changes).await;
-            // Also after a failure: the outcome of a broken connection is unknown.
-            touched.into_iter().for_each(|key| self.cache.remove(key));
-            match result {
+            match self.apply(plan.changes, plan.touched).await {
                 Ok(committed) => {
-                    self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
+                    self.prune_emptied(plan.left).await;
                     return Ok(committed);
                 }
                 Err(StorageError::Conflict) => {
@@ -458,6 +464,19 @@ impl Records {
             fresh = true;
         }
         Err(StorageError::Busy.into())
+    }
+
+    async fn apply(
+        &self,
+        changes: Vec<Change>,
+        touched: Vec<RowKey>,
+    ) -> Result<Committed, StorageError> {
+        let result = self.storage.commit(changes).await;
+        // Also after a failure: the outcome of a broken connection is unknown.
+        touched.into_iter().for_each(|key| self.cache.remove(key));
+        result.inspect(|committed| {
+            self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
+        })
     }
 
     /// After a conflict: fails when one of the caller's own preconditions no longer holds.
@@ -497,11 +516,7 @@ impl Records {
         Ok(())
     }
 
-    async fn plan(
-        &self,
-        batch: &Batch,
-        fresh: bool,
-    ) -> Result<(Vec<Change>, Vec<RowKey>), CoreError> {
+    async fn plan(&self, batch: &Batch, fresh: bool) -> Result<Plan, CoreError> {
         let mut plan = Plan::default();
         for step in &batch.steps {
             let key = self.key(&step.at);
@@ -531,7 +546,7 @@ impl Records {
         }
         self.plan_pruning(&mut plan).await?;
         plan.changes.extend(batch.further.iter().cloned());
-        Ok((plan.changes, plan.touched))
+        Ok(plan)
     }
 
     async fn rev(&self, at: &FullName, fresh: bool) -> Result<Option<u64>, CoreError> {
@@ -581,50 +596,6 @@ impl Records {
         Ok(())
     }
 
-    /// Removes the directories that the batch leaves without children, from the deepest up.
-    async fn plan_pruning(&self, plan: &mut Plan) -> Result<(), CoreError> {
-        loop {
-            // The deepest first, so that an emptied child counts as removed in its parent.
-            let Some(dir) = plan.removed.keys().max_by_key(|dir| depth(&dir.name)).cloned() else {
-                return Ok(());
-            };
-            let gone = plan.removed.remove(&dir).unwrap_or_default();
-            if dir.name.is_empty() || plan.kept.contains(&dir) {
-                continue;
-            }
-            let parent = self.parent_tag(dir.namespace, dir.kind, &dir.name);
-            if self.has_others(&dir, parent, &gone).await? {
-                continue;
-            }
-            let key = self.key(&dir);
-            plan.changes.push(Change::RequireChildless { guard: key, kind: dir.kind, parent });
-            // Directories are never rewritten, so their revision is always the first.
-            plan.changes.push(Change::Delete { key, rev: 1 });
-            plan.touched.push(key);
-            plan.removed.entry(parent_of(&dir)).or_default().insert(key.name);
-        }
-    }
-
-    /// Whether anything but `gone` is listed under `dir`.
-    async fn has_others(
-        &self,
-        dir: &FullName,
-        parent: Tag,
-        gone: &BTreeSet<Tag>,
-    ) -> Result<bool, CoreError> {
-        // A few are enough to find another one in a directory of many, of which few go.
-        for limit in [PRUNING_GLANCE, gone.len().saturating_add(1)] {
-            let page = self.storage.list(dir.namespace, dir.kind, parent, None, limit).await?;
-            if page.rows.iter().any(|row| !gone.contains(&row.key.name)) {
-                return Ok(true);
-            }
-            if page.next.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Moves the data keys of `rows` to the active term.
     ///
     /// # Errors
@@ -649,6 +620,8 @@ struct Plan {
     touched: Vec<RowKey>,
     kept: BTreeSet<FullName>,
     removed: BTreeMap<FullName, BTreeSet<Tag>>,
+    /// Directories that lose children and keep others, as far as is known beforehand.
+    left: Vec<FullName>,
 }
 
 fn context(key: RowKey, parent: Tag, rev: u64) -> RecordContext {

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use leasehold::storage::open::StorageSpec;
+use leasehold::types::secret::SecretString;
 
 use super::*;
+use crate::support::postgres::TestPostgres;
 
 const WRITERS: u64 = 24;
 
@@ -126,4 +129,33 @@ async fn an_outdated_cache_neither_refuses_nor_skips_a_change() {
     assert_done(store.versioned().put("destroy/t", json!({"versions": [1]})).await);
     let fresh = store.versioned();
     assert_eq!(fresh.read_gone("data/t", Value::Null).await["metadata"]["destroyed"], true);
+}
+
+/// Each of two that take one of the last two secrets sees the other's still there.
+async fn whoever_takes_the_last_secret_takes_the_directory(store: Store) {
+    let nodes = [store.plain(), store.plain()];
+    for round in 0..30 {
+        let dir = format!("team-{round}/app");
+        for name in ["a", "b"] {
+            assert_done(nodes[0].put(&format!("{dir}/{name}"), json!({ "x": 1 })).await);
+        }
+        let (a, b) = (format!("{dir}/a"), format!("{dir}/b"));
+        let (gone, also) = tokio::join!(nodes[0].delete(&a), nodes[1].delete(&b));
+        assert_done(gone);
+        assert_done(also);
+        assert_eq!(store.rows().await, 0, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_the_last_secret_takes_the_directory_on_sqlite() {
+    whoever_takes_the_last_secret_takes_the_directory(Store::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_the_last_secret_takes_the_directory_on_postgresql() {
+    let url = SecretString::new(TestPostgres::shared().database());
+    let spec = StorageSpec::Postgres { url, ca_file: None, max_connections: 8 };
+    let storage = leasehold::storage::open::open(&spec).await.unwrap();
+    whoever_takes_the_last_secret_takes_the_directory(Store::over(storage, None)).await;
 }

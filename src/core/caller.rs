@@ -22,7 +22,7 @@ use super::identity::Entity;
 use super::lease::{Leases, Owner};
 use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
-use super::records::Records;
+use super::records::{CallerRow, Records};
 use super::scope::ScopeSet;
 use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup, address_allowed};
 
@@ -334,6 +334,7 @@ async fn certificate_caller(
             entity_id: Some(entity.id.clone()),
             private_key: format!("entity-{}", entity.id),
             end_is_told: true,
+            row: None,
             expires_at: grant.not_after,
         },
         via: Via::Certificate { mount: accessor, grant: Box::new(grant) },
@@ -372,6 +373,7 @@ async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Ca
             entity_id: entry.entity_id.clone(),
             private_key: token.private_key(),
             end_is_told: token.stored_name().is_some(),
+            row: token.hash.as_ref().map(|hash| CallerRow(unsealed.tokens.row_key(hash))),
             expires_at: entry.expires_at,
         },
         token_policies: entry.policies.clone(),

@@ -20,6 +20,7 @@ use super::error::CoreError;
 use super::fields::Fields;
 use super::operation::Operation;
 use super::peer::VerifiedPeer;
+use super::records::CallerRow;
 use super::reply::Reply;
 use super::route::{Params, RouteSpec};
 use super::view::View;
@@ -52,6 +53,8 @@ pub struct CallerFacts {
     /// Whether [`Engine::caller_gone`] will be called for `private_key`: not for batch tokens, whose
     /// end nothing records.
     pub end_is_told: bool,
+    /// The row of the caller's token, for what must not outlive it; `None` when it has none.
+    pub row: Option<CallerRow>,
     /// When the caller's own lifetime ends; nothing it is given may outlive this.
     pub expires_at: Option<Timestamp>,
 }

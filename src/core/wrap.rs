@@ -3,16 +3,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::storage::{Change, StorageError};
 use crate::types::id::{Accessor, EntityId, LeaseId, NamespaceId};
 use crate::types::secret::SecretString;
 use crate::types::time::{Timestamp, Ttl};
 
 use super::context::Unsealed;
 use super::error::CoreError;
-use super::records::{Precondition, Records, kinds};
+use super::records::{Batch, Precondition, Records, kinds};
 use super::reply::{AuthReply, LeaseReply, Reply, WrapReply};
 use super::token::{LeaseOwner, NewLifetime, NewToken, TokenKind, TokenLookup, Use};
-use super::view::View;
+use super::view::{PutOptions, View};
 
 /// Names the tokens that unwrap. No such policy exists, so they can do nothing else.
 const POLICY: &str = "response-wrapping";
@@ -104,8 +105,7 @@ pub async fn wrap(
     };
     // The token first: an answer without its token could never be removed, a token without its
     // answer only unwraps nothing.
-    let view = view(unsealed.records.clone());
-    view.write(&issued.token.private_key(), &wrapped, Precondition::Absent).await?;
+    keep(unsealed, &issued.token, &wrapped).await?;
     let accessor = issued.token.entry.accessor.clone();
     Ok(Reply {
         wrap: Some(WrapReply {
@@ -118,6 +118,27 @@ pub async fn wrap(
         }),
         ..Reply::default()
     })
+}
+
+/// Keeps an answer, unless its token has ended by now: nobody could remove it then.
+async fn keep(
+    unsealed: &Unsealed,
+    token: &TokenLookup,
+    wrapped: &Wrapped,
+) -> Result<(), CoreError> {
+    let view = view(unsealed.records.clone());
+    let mut batch = Batch::new();
+    let name = token.private_key();
+    view.put(&mut batch, &name, wrapped, Precondition::Absent, PutOptions::default())?;
+    if let Some(hash) = &token.hash {
+        batch.also(Change::RequireRow { key: unsealed.tokens.row_key(hash) });
+    }
+    match view.commit(&batch).await {
+        Err(CoreError::Storage(StorageError::Conflict)) => {
+            Err(CoreError::invalid("the wrapping token ended before the answer was kept"))
+        }
+        other => other,
+    }
 }
 
 fn wrapping_token(ttl: Ttl, path: &str) -> NewToken {

@@ -16,9 +16,10 @@ use crate::core::acl::permit::Permit;
 use crate::core::engine::{CallerFacts, Engine, EngineContext, EngineRequest, MountFacts, Outcome};
 use crate::core::error::CoreError;
 use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
-use crate::core::records::Precondition;
+use crate::core::records::{Batch, Precondition};
 use crate::core::reply::Reply;
 use crate::core::route::{FieldKind, RouteSpec, field, route};
+use crate::core::view::PutOptions;
 
 const ROUTES: &[RouteSpec] = &[route(
     "private-secret",
@@ -68,14 +69,25 @@ async fn read(ctx: &EngineContext<'_>, name: &str) -> Result<Reply, CoreError> {
 
 async fn write(
     ctx: &EngineContext<'_>,
+    caller: &CallerFacts,
     name: &str,
     data: &Map<String, Value>,
 ) -> Result<Reply, CoreError> {
     if data.is_empty() {
         return Err(CoreError::invalid("missing data fields"));
     }
-    ctx.view.write(name, data, Precondition::Any).await?;
-    Ok(Reply::empty())
+    let mut batch = Batch::new();
+    ctx.view.put(&mut batch, name, data, Precondition::Any, PutOptions::default())?;
+    // Otherwise a write that the token's end overtakes would stay behind for ever.
+    if let Some(row) = caller.row {
+        batch.only_for(row);
+    }
+    match ctx.view.commit(&batch).await {
+        Err(error) if error.is_conflict() && caller.row.is_some() => {
+            Err(CoreError::denied("the token was revoked meanwhile"))
+        }
+        other => other.map(|()| Reply::empty()),
+    }
 }
 
 #[async_trait]
@@ -98,7 +110,7 @@ impl Engine for Cubbyhole {
             Create | Update | Read | Delete if !names_secret => {
                 return Err(CoreError::invalid("the path names no secret"));
             }
-            Create | Update => write(ctx, &name, request.fields.as_map()).await?,
+            Create | Update => write(ctx, request.caller, &name, request.fields.as_map()).await?,
             Read => read(ctx, &name).await?,
             Delete => {
                 ctx.view.remove(&name).await?;

@@ -63,13 +63,6 @@ impl GuardedClock {
         };
     }
 
-    /// Goes on from `floor` at the earliest: the time that the store has seen already.
-    pub fn raise_to(&self, floor: Timestamp) {
-        let mut state = self.state();
-        let (now, _) = self.read(&mut state);
-        state.offset = state.offset.saturating_add(floor.millis_since(now).max(0));
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +118,12 @@ impl Clock for GuardedClock {
                 self.inner.sleep(Duration::from_millis(left).min(SLEEP_MAX)).await;
             }
         })
+    }
+
+    fn raise_to(&self, floor: Timestamp) {
+        let mut state = self.state();
+        let (now, _) = self.read(&mut state);
+        state.offset = state.offset.saturating_add(floor.millis_since(now).max(0));
     }
 }
 

@@ -31,6 +31,7 @@ pub mod scope;
 pub(crate) mod scratch;
 pub mod seal;
 pub mod spiffe;
+pub mod time_seen;
 pub mod token;
 pub mod trust;
 pub mod view;

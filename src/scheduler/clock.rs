@@ -1,40 +1,21 @@
-//! Watches over the clock: keeps the latest time in the store, and holds revocations back when the wall
-//! clock jumps.
+//! Watches over the clock: notes the time in the store, and holds revocations back when the wall clock
+//! jumps.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, Unsealed};
-use crate::core::error::CoreError;
-use crate::core::records::{Precondition, kinds};
-use crate::core::view::View;
-use crate::types::id::NamespaceId;
-use crate::types::time::Timestamp;
+use crate::core::time_seen;
+use crate::types::time::Ttl;
 
-const NAME: &str = "clock";
 /// How often the clock is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the latest time is stored, in looks. A restart with a clock set back loses at most this.
-const STORED_EVERY: u32 = 60;
-
-#[derive(Serialize, Deserialize)]
-struct Seen {
-    latest: Timestamp,
-}
-
-/// Sees to it that time does not start before what the store has seen. Before anything is swept.
-pub(super) async fn raise_to_stored(
-    unsealed: &Unsealed,
-    clock: &GuardedClock,
-) -> Result<(), CoreError> {
-    if let Some(seen) = view(unsealed).get_fresh::<Seen>(NAME).await? {
-        clock.raise_to(seen.value.latest);
-    }
-    Ok(())
-}
+/// How often the time is noted, in looks. A crash followed by a clock that is set back loses at most
+/// this, and sealing or stopping loses nothing.
+const NOTED_EVERY: u32 = 10;
+/// Another node's note that is no older saves this node's.
+const NOTE_SPARED: Ttl = Ttl::from_secs(5);
 
 /// Watches for as long as it is let.
 pub(super) async fn watch(core: Arc<Core>, unsealed: Arc<Unsealed>, clock: Arc<GuardedClock>) {
@@ -60,20 +41,12 @@ pub(super) async fn watch(core: Arc<Core>, unsealed: Arc<Unsealed>, clock: Arc<G
         } else {
             held_for_jump = false;
         }
-        if looks % STORED_EVERY == 0
-            && let Err(error) = store(&unsealed, core.clock.now()).await
+        if looks % NOTED_EVERY == 0
+            && let Err(error) = time_seen::note(&unsealed, core.clock.now(), NOTE_SPARED).await
         {
-            tracing::warn!(%error, reason = error.reason(), "the time was not stored");
+            tracing::warn!(%error, reason = error.reason(), "the time was not noted");
         }
         looks = looks.wrapping_add(1);
         core.clock.sleep(LOOK_EVERY).await;
     }
-}
-
-async fn store(unsealed: &Unsealed, latest: Timestamp) -> Result<(), CoreError> {
-    view(unsealed).write(NAME, &Seen { latest }, Precondition::Any).await
-}
-
-fn view(unsealed: &Unsealed) -> View {
-    View::new(unsealed.records.clone(), NamespaceId::ROOT, kinds::CORE, String::new())
 }

@@ -3,13 +3,14 @@
 //! The cron library only says "now"; whether a job is due is decided by comparing the schedule with
 //! when the job was last done, and running it is the same code whoever asks. The library is known to
 //! stop firing when it falls behind. The watchdog asks too, so nothing stays undone: it runs what was
-//! missed and counts it.
+//! missed, once however often it was missed, and counts it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use async_trait::async_trait;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
@@ -30,48 +31,99 @@ const LATE: Ttl = Ttl::from_secs(4);
 const FAILED_PAUSE: Ttl = Ttl::from_secs(60);
 /// How soon a node asks again for a job that another one has.
 const STAND_BY: Ttl = Ttl::from_secs(15);
+/// How often a node that is at a job says so. Well within the time for which a claim holds.
+const CLAIM_RENEWED_EVERY: Duration = Duration::from_secs(15);
 
-/// Runs the jobs for as long as it is let.
-pub(super) async fn run(core: Arc<Core>, unsealed: Arc<Unsealed>) {
-    let (signal, signals) = mpsc::channel(SIGNALS_MAX);
-    let mut clockwork = match start(signal).await {
-        Ok(clockwork) => Some(clockwork),
-        Err(error) => {
-            // The watchdog alone does the work then, a little late.
-            tracing::error!(%error, "the cron clockwork did not start");
-            None
-        }
-    };
-    let _stop = StopOnDrop(clockwork.take());
-    Runner::new(core, unsealed).run(signals).await;
+/// What says to the jobs that it is time. Nothing rests on it: what is not due does not run, and what
+/// it forgets the watchdog runs.
+#[async_trait]
+pub trait Clockwork: Send + Sync + 'static {
+    /// Sends the name of each job when its schedule (in UTC, seconds first) says so, until what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    async fn start(
+        &self,
+        jobs: Vec<(&'static str, &'static str)>,
+        signal: mpsc::Sender<&'static str>,
+    ) -> Result<Box<dyn Send>, ClockworkError>;
 }
 
-/// Stops the clockwork's own tasks when the run is ended from outside.
+/// Why a clockwork did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClockworkError {
+    /// The cron library refused.
+    #[error("the cron library did not start")]
+    Library(#[from] JobSchedulerError),
+}
+
+/// The cron library.
+pub struct CronLibrary;
+
+#[async_trait]
+impl Clockwork for CronLibrary {
+    async fn start(
+        &self,
+        jobs: Vec<(&'static str, &'static str)>,
+        signal: mpsc::Sender<&'static str>,
+    ) -> Result<Box<dyn Send>, ClockworkError> {
+        let library = JobScheduler::new().await?;
+        for (name, schedule) in jobs {
+            let signal = signal.clone();
+            let job = Job::new_async(schedule, move |_, _| {
+                let signal = signal.clone();
+                Box::pin(async move {
+                    // A full queue holds this name already.
+                    let _ = signal.try_send(name);
+                })
+            })?;
+            library.add(job).await?;
+        }
+        let running = StopOnDrop(Some(library.clone()));
+        library.start().await?;
+        Ok(Box::new(running))
+    }
+}
+
+/// Stops the library's own tasks when the run is ended from outside.
 struct StopOnDrop(Option<JobScheduler>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        if let Some(mut clockwork) = self.0.take() {
-            tokio::spawn(async move { clockwork.shutdown().await });
+        if let Some(mut library) = self.0.take() {
+            tokio::spawn(async move { library.shutdown().await });
         }
     }
 }
 
-async fn start(signal: mpsc::Sender<&'static str>) -> Result<JobScheduler, JobSchedulerError> {
-    let clockwork = JobScheduler::new().await?;
-    for spec in JOBS {
-        let signal = signal.clone();
-        let job = Job::new_async(spec.schedule, move |_, _| {
-            let signal = signal.clone();
-            Box::pin(async move {
-                // A full queue holds this name already.
-                let _ = signal.try_send(spec.name);
-            })
-        })?;
-        clockwork.add(job).await?;
+/// What the clockwork says, kept over the times in which the server is sealed.
+pub(super) type Signals = Arc<Mutex<mpsc::Receiver<&'static str>>>;
+
+/// Where a clockwork says what it has to, and where the jobs hear it.
+pub(super) fn signals() -> (mpsc::Sender<&'static str>, Signals) {
+    let (signal, signals) = mpsc::channel(SIGNALS_MAX);
+    (signal, Arc::new(Mutex::new(signals)))
+}
+
+/// Keeps the clockwork going for as long as it is let. Once for the whole process: the library leaves
+/// tasks of its own behind when it is stopped.
+pub(super) async fn keep_going(clockwork: Arc<dyn Clockwork>, signal: mpsc::Sender<&'static str>) {
+    let jobs = JOBS.iter().map(|spec| (spec.name, spec.schedule)).collect();
+    let started = clockwork.start(jobs, signal).await;
+    if let Err(error) = &started {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        // The watchdog alone does the work then, a little late.
+        tracing::error!(%error, cause, "the cron clockwork did not start");
     }
-    clockwork.start().await?;
-    Ok(clockwork)
+    std::future::pending::<()>().await;
+    drop(started);
+}
+
+/// Runs the jobs for as long as it is let.
+pub(super) async fn run(core: Arc<Core>, unsealed: Arc<Unsealed>, signals: Signals) {
+    let mut signals = signals.lock().await;
+    Runner::new(core, unsealed).run(&mut signals).await;
 }
 
 struct Runner {
@@ -109,7 +161,7 @@ impl Runner {
         Self { core, unsealed, jobs, progress: BTreeMap::new(), running: JoinSet::new() }
     }
 
-    async fn run(mut self, mut signals: mpsc::Receiver<&'static str>) {
+    async fn run(mut self, signals: &mut mpsc::Receiver<&'static str>) {
         self.recall().await;
         loop {
             let core = self.core.clone();
@@ -211,9 +263,55 @@ async fn claim_and_run(
         let unknown = if spec.remembered { Timestamp::default() } else { now };
         return Ok(Ran::Elsewhere(done.unwrap_or(unknown)));
     }
-    (spec.run)(core, unsealed).await?;
+    // Another node may have done it after this one looked, and have let go of it.
+    if spec.remembered
+        && let Some(done) = jobs.done_at(spec.name).await?
+        && spec.next_after(done).is_some_and(|due| now < due)
+    {
+        return Ok(Ran::Elsewhere(done));
+    }
+    let mut run = (spec.run)(core, unsealed);
+    loop {
+        tokio::select! {
+            ended = &mut run => {
+                ended?;
+                break;
+            }
+            () = core.clock.sleep(CLAIM_RENEWED_EVERY) => {
+                // Too late to say that this node is at it still: another one is at it by now.
+                if !jobs.claim(spec.name, core.clock.now()).await? {
+                    return Ok(Ran::Elsewhere(Timestamp::default()));
+                }
+            }
+        }
+    }
     if spec.remembered {
         jobs.done(spec.name, now).await?;
     }
     Ok(Ran::Here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_library_says_when_it_is_time_and_stops_when_it_is_dropped() {
+        let (signal, mut signals) = mpsc::channel(SIGNALS_MAX);
+        let running = CronLibrary.start(vec![("often", "* * * * * *")], signal).await.unwrap();
+        assert_eq!(signals.recv().await, Some("often"));
+        drop(running);
+        // What it was about to say may still come; then it falls silent.
+        let mut late = 0;
+        while tokio::time::timeout(Duration::from_millis(2500), signals.recv()).await.is_ok() {
+            late += 1;
+            assert!(late < 5, "it goes on");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_library_refuses_what_is_no_schedule() {
+        let (signal, _signals) = mpsc::channel(SIGNALS_MAX);
+        assert!(CronLibrary.start(vec![("never", "whenever")], signal).await.is_err());
+    }
 }

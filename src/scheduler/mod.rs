@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, Unsealed};
 
+pub use cron::{Clockwork, ClockworkError, CronLibrary};
+
 /// How long the tasks may take to end once they are told to.
 const END_MAX: Duration = Duration::from_secs(2);
 
@@ -30,8 +32,25 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts following the phases of `core`, whose clock `clock` is.
     pub fn start(core: Arc<Core>, clock: Arc<GuardedClock>) -> Self {
+        Self::start_with(core, clock, Arc::new(CronLibrary))
+    }
+
+    /// The same, with another clockwork than the cron library.
+    pub fn start_with(
+        core: Arc<Core>,
+        clock: Arc<GuardedClock>,
+        clockwork: Arc<dyn Clockwork>,
+    ) -> Self {
         let stop = CancellationToken::new();
-        let running = tokio::spawn(follow_phases(core, clock, stop.clone()));
+        let (signal, signals) = cron::signals();
+        let following = follow_phases(core, clock, signals, stop.clone());
+        let running = tokio::spawn(async move {
+            tokio::select! {
+                // Beside the watchdog, and not before it: starting may fail, or hang.
+                () = cron::keep_going(clockwork, signal) => {}
+                () = following => {}
+            }
+        });
         Self { stop, running }
     }
 
@@ -61,14 +80,19 @@ impl Tasks {
     }
 }
 
-async fn follow_phases(core: Arc<Core>, clock: Arc<GuardedClock>, stop: CancellationToken) {
+async fn follow_phases(
+    core: Arc<Core>,
+    clock: Arc<GuardedClock>,
+    signals: cron::Signals,
+    stop: CancellationToken,
+) {
     let mut phases = core.phase_changes();
     loop {
         let unsealed = core.unsealed().ok();
         metrics::gauge!("leasehold_sealed").set(if unsealed.is_some() { 0.0 } else { 1.0 });
         let mut tasks = Tasks::default();
         if let Some(unsealed) = unsealed {
-            start_tasks(&mut tasks, &core, &unsealed, &clock).await;
+            start_tasks(&mut tasks, &core, &unsealed, &clock, &signals);
         }
         let over = tokio::select! {
             () = stop.cancelled() => true,
@@ -82,15 +106,13 @@ async fn follow_phases(core: Arc<Core>, clock: Arc<GuardedClock>, stop: Cancella
     }
 }
 
-async fn start_tasks(
+fn start_tasks(
     tasks: &mut Tasks,
     core: &Arc<Core>,
     unsealed: &Arc<Unsealed>,
     clock: &Arc<GuardedClock>,
+    signals: &cron::Signals,
 ) {
-    if let Err(error) = clock::raise_to_stored(unsealed, clock).await {
-        tracing::warn!(%error, reason = error.reason(), "the time last seen is not known");
-    }
     let stop = tasks.stop.clone();
     tasks.set.spawn(sweep::leases(core.clone(), unsealed.clone(), stop));
     let stop = tasks.stop.clone();
@@ -106,7 +128,7 @@ async fn start_tasks(
     };
     spawn(Box::pin(clock::watch(core.clone(), unsealed.clone(), clock.clone())));
     spawn(Box::pin(sweep::tokens(core.clone(), unsealed.clone())));
-    spawn(Box::pin(cron::run(core.clone(), unsealed.clone())));
+    spawn(Box::pin(cron::run(core.clone(), unsealed.clone(), signals.clone())));
     spawn(Box::pin(gauges::keep(core.clone(), unsealed.clone())));
     spawn(Box::pin(changes::follow(core.clone(), unsealed.clone())));
 }

@@ -229,6 +229,9 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
     /// Completes once the wall clock has reached `at`.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()>;
+    /// Says that it is at least `floor` by now. Only a clock that is more than the machine's own can
+    /// heed that.
+    fn raise_to(&self, _floor: Timestamp) {}
 }
 
 /// The machine's own clock.

@@ -21,6 +21,8 @@ use super::{
 const MARKED_AT_ONCE: usize = 500;
 /// Bulk revocations that one lease can be part of; beyond that the oldest is forgotten.
 const OPERATIONS_MAX: usize = 8;
+/// Bulk revocations looked at together when old ones are removed.
+const TIDIED_AT_ONCE: usize = 128;
 /// Most failures listed with an operation.
 const FAILURES_LISTED_MAX: usize = 100;
 
@@ -306,20 +308,42 @@ impl Leases {
         }))
     }
 
-    /// Removes the records of bulk revocations that ended before `before`.
+    /// Removes the records of bulk revocations that are complete and began before `before`, page by
+    /// page. Answers how many.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails; what was removed by then stays removed.
     pub async fn tidy_operations(&self, before: Timestamp) -> Result<usize, CoreError> {
-        let mut removed = 0;
-        for (id, entry) in self.operations().entries::<Operation>("").await? {
-            let over = self.progress(&id).await?.is_some_and(|progress| progress.complete);
-            if over && entry.value.started_at < before {
-                self.operations().remove(&id).await?;
-                removed += 1;
+        let (mut removed, mut after) = (0, None);
+        loop {
+            let (records, next) = self
+                .records
+                .page(NamespaceId::ROOT, kinds::OPERATION, "", after, TIDIED_AT_ONCE)
+                .await?;
+            let mut batch = Batch::new();
+            for record in &records {
+                let operation: Operation = record.decode()?;
+                if operation.started_at < before && operation.marked && self.is_over(record).await?
+                {
+                    let precondition = Precondition::Rev(record.rev);
+                    self.operations().delete(&mut batch, &record.name, precondition);
+                }
+            }
+            removed += batch.len();
+            self.operations().commit(&batch).await?;
+            after = next;
+            if after.is_none() {
+                return Ok(removed);
             }
         }
-        Ok(removed)
+    }
+
+    /// Whether no lease is left of a bulk revocation.
+    async fn is_over(&self, operation: &Record) -> Result<bool, CoreError> {
+        let label = operation_label(&operation.name);
+        let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
+        let storage = self.records.storage();
+        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, tag, 1).await? == 0)
     }
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::crypto::root::RootKey;
+use crate::types::time::Ttl;
 
 use super::super::context::{Core, Phase, Unsealed};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
+use super::super::time_seen;
 use super::gather::{Gathered, Given, Purpose};
 use super::keys::{KeyHolder, StoredKeys};
 use super::slot::{SlotError, StoredSlot};
@@ -119,6 +121,7 @@ impl Core {
             storage: self.storage.clone(),
             holder: self.seal.keys.clone(),
         }));
+        time_seen::catch_up(self, &unsealed).await?;
         // Before anything can be revoked: is this the store that was left?
         self.judge_store(&unsealed).await?;
         Ok(unsealed)
@@ -129,6 +132,7 @@ impl Core {
     pub async fn begin_seal(self: &Arc<Self>) -> Option<Sealing> {
         if let Ok(unsealed) = self.unsealed() {
             let note = async {
+                time_seen::note(&unsealed, self.clock.now(), Ttl::ZERO).await?;
                 self.note_audit_heads(&unsealed).await?;
                 self.save_counts(&unsealed, 1).await
             };

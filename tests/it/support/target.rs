@@ -254,6 +254,7 @@ impl Engine for TargetEngine {
     async fn tick(&self, ctx: &EngineContext<'_>) -> Result<Option<Timestamp>, CoreError> {
         let now = ctx.clock.now();
         self.0.ticks.lock().unwrap().push(now);
+        self.0.asked("ticks").await?;
         Ok(self.0.next_tick.lock().unwrap().map(|every| now.plus(every)))
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, Method, Request as HttpRequest, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError};
 use serde_json::{Map, Value};
 
 use crate::core::error::CoreError;
@@ -178,22 +178,31 @@ fn decode_form(text: &str) -> Result<String, CoreError> {
         .map_err(|_| CoreError::invalid("the query or form is not UTF-8"))
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, max: usize) -> Result<Vec<u8>, CoreError> {
+async fn read_body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Vec<u8>, CoreError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > max) {
-        return Err(CoreError::TooLarge(max));
+    let mut whole = Vec::with_capacity(announced.unwrap_or_default().min(max));
+    let mut too_large = announced.is_some_and(|length| length > max);
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) if too_large || is_limit(&error) => {
+                return Err(CoreError::TooLarge(max));
+            }
+            Err(_) => return Err(CoreError::invalid("the request body could not be read")),
+        };
+        // The rest is read as far as the connection lets it, so that the client gets to see why.
+        too_large |= whole.len() + data.len() > max;
+        if !too_large {
+            whole.extend_from_slice(&data);
+        }
     }
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if is_limit(error.as_ref()) => Err(CoreError::TooLarge(max)),
-        Err(_) => Err(CoreError::invalid("the request body could not be read")),
-    }
+    if too_large { Err(CoreError::TooLarge(max)) } else { Ok(whole) }
 }
 
-/// Whether a limit ended the body: ours, or the connection's around it.
+/// Whether the connection's limit ended the body.
 fn is_limit(error: &(dyn Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_limit)
 }

@@ -59,9 +59,13 @@ pub struct ConnectionLimits {
     pub headers: usize,
     /// Most HTTP/2 requests in progress on one connection.
     pub streams: u32,
-    /// Largest request body, in bytes.
+    /// Most that is read of a request body, in bytes.
     pub body_bytes: usize,
 }
+
+/// What is read, and thrown away, of a body that is too large: a client that still sends when the
+/// connection closes often does not get to see why.
+const REFUSED_BODY_BYTES: usize = 1 << 20;
 
 impl ConnectionLimits {
     /// As the configuration says.
@@ -77,7 +81,7 @@ impl ConnectionLimits {
             header_bytes: limits.header_bytes.bytes(),
             headers: limits.headers,
             streams: limits.streams,
-            body_bytes: server.max_body.bytes(),
+            body_bytes: server.max_body.bytes().saturating_add(REFUSED_BODY_BYTES),
         }
     }
 }

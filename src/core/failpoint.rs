@@ -1,5 +1,41 @@
 //! Named points at which tests kill the process. Compiled to nothing without the `failpoints` feature.
 
+use super::clock_guard::GuardedClock;
+
+/// Every point there is. A test holds this list and the source against each other, and another kills
+/// the process at each of them.
+#[cfg(feature = "failpoints")]
+pub const FAIL_POINTS: &[&str] = &[
+    "bulk.begun",
+    "bulk.page",
+    "database.creating",
+    "database.disabled",
+    "init.after_commit",
+    "init.before_commit",
+    "keyring.after_commit",
+    "keyring.before_commit",
+    "lease.active",
+    "lease.before-intent",
+    "lease.intent",
+    "lease.issued",
+    "lease.killed",
+    "lease.renewed",
+    "lease.revoking",
+    "records.after_commit",
+    "records.before_commit",
+    "rekey.after_commit",
+    "rekey.before_commit",
+    "request.audited",
+    "request.served",
+    "rewrap.after_destroy",
+    "rewrap.before_destroy",
+    "rewrap.page",
+    "seal.noted",
+    "sweep.forgotten",
+    "sweep.killed",
+    "unseal.opened",
+];
+
 /// Ends the process at once, as SIGKILL would, when the environment variable
 /// `LEASEHOLD_FAIL_POINT` names this point and, with `name:n`, at its n-th passing.
 #[cfg(feature = "failpoints")]
@@ -35,3 +71,20 @@ pub fn fail_point(name: &'static str) {
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub const fn fail_point(_name: &'static str) {}
+
+/// Puts the clock ahead by as many seconds as the environment variable `LEASEHOLD_CLOCK_AHEAD_SECS`
+/// says, as if the process had been started so much later: tests do not wait for what is due then.
+#[cfg(feature = "failpoints")]
+pub fn start_later(clock: &GuardedClock) {
+    use crate::types::time::{Clock, Ttl};
+
+    let ahead = std::env::var("LEASEHOLD_CLOCK_AHEAD_SECS").ok();
+    if let Some(secs) = ahead.and_then(|text| text.parse().ok()) {
+        clock.raise_to(clock.now().plus(Ttl::from_secs(secs)));
+    }
+}
+
+/// Leaves the clock as it is; this build does not have the feature.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn start_later(_clock: &GuardedClock) {}

@@ -8,7 +8,7 @@ pub mod clock_guard;
 pub mod context;
 pub mod engine;
 pub mod error;
-mod failpoint;
+pub mod failpoint;
 pub mod fields;
 pub mod identity;
 pub mod job;

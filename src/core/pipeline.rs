@@ -20,6 +20,7 @@ use super::caller::{Caller, Via};
 use super::context::{Core, SystemContext, SystemRoutes, Unsealed};
 use super::engine::{AuthOutcome, AuthRequest, CallerFacts, EngineRequest, Outcome};
 use super::error::CoreError;
+use super::failpoint::fail_point;
 use super::fields::Fields;
 use super::lease::Issuing;
 use super::mount::{Backend, Mounted};
@@ -117,8 +118,12 @@ impl Core {
                 log_failure(&ticket, error);
             }
         }
+        fail_point("request.served");
         match ticket.finish(ending).await {
-            Ok(receipt) => Ok(Answered::new(result, route, receipt)),
+            Ok(receipt) => {
+                fail_point("request.audited");
+                Ok(Answered::new(result, route, receipt))
+            }
             Err(error) => {
                 if let (Ok(reply), Some(unsealed)) = (&result, &unsealed) {
                     take_back(unsealed, reply).await;

@@ -28,6 +28,7 @@ use crate::types::time::Timestamp;
 
 use super::cache::RecordCache;
 use super::error::CoreError;
+use super::failpoint::fail_point;
 
 /// How often a commit is tried again when only directories, not the caller's own expectations, were
 /// changed by somebody else meanwhile.
@@ -471,7 +472,9 @@ impl Records {
         changes: Vec<Change>,
         touched: Vec<RowKey>,
     ) -> Result<Committed, StorageError> {
+        fail_point("records.before_commit");
         let result = self.storage.commit(changes).await;
+        fail_point("records.after_commit");
         // Also after a failure: the outcome of a broken connection is unknown.
         touched.into_iter().for_each(|key| self.cache.remove(key));
         result.inspect(|committed| {

@@ -17,6 +17,7 @@ use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, CoreSettings, Parts, Phase, SystemRoutes};
 use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
+use crate::core::failpoint::start_later;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
 use crate::core::route::Access;
@@ -63,6 +64,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let jump_max = Ttl::from_secs(config.leases.clock_jump_hold.duration().as_secs());
         let guard = Arc::new(GuardedClock::new(Arc::new(SystemClock), jump_max));
+        start_later(&guard);
         let clock: Arc<dyn Clock> = guard.clone();
         let trust = Arc::new(TrustStore::new());
         let (listeners, reloader) = Listeners::bind(config, trust.clone(), clock.clone()).await?;

@@ -272,3 +272,19 @@ fn no_test_is_skipped() {
         assert!(!text.contains(&marker), "{} skips a test", file.display());
     }
 }
+
+/// Each point at which tests kill the process is passed somewhere, and each that is passed is known.
+#[cfg(feature = "failpoints")]
+#[test]
+fn every_fail_point_is_listed_once_and_used() {
+    use leasehold::core::failpoint::FAIL_POINTS;
+    let mut used = BTreeSet::new();
+    for file in rust_files(&root().join("src")) {
+        let code = code(&file);
+        let parts = code.split("fail_point(\"").skip(1);
+        used.extend(parts.map(|rest| rest.split('"').next().unwrap().to_owned()));
+    }
+    let listed: BTreeSet<String> = FAIL_POINTS.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(listed.len(), FAIL_POINTS.len(), "a fail point is listed twice");
+    assert_eq!(listed, used);
+}

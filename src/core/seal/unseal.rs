@@ -144,6 +144,7 @@ impl Core {
                 Err(_) => tracing::warn!("sealing without a last note: the store does not answer"),
             }
         }
+        fail_point("seal.noted");
         let before = self.seal.keys.forget(|| match &*self.phase() {
             Phase::Unsealed(_) => Some(self.set_phase(Phase::Sealed)),
             Phase::Sealed | Phase::Uninitialized => None,

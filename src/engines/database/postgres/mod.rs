@@ -27,6 +27,7 @@ use self::transaction::{Failed, Work, ask, begin};
 use super::driver::{DatabaseDriver, DoomedUser, DriverError, NewUser};
 use super::sql::{quote_literal, quote_name};
 use super::statement::{Statements, Values};
+use crate::core::failpoint::fail_point;
 use crate::crypto::scram::scram_sha256;
 use crate::types::secret::SecretString;
 use crate::types::time::{Clock, Timestamp};
@@ -69,7 +70,10 @@ impl PostgresDriver {
         statements.push(valid_until(user.name, &expiration));
         let work = Work { step: "create the user", secret: Some(verifier.expose()) };
         match begin(&self.pool, work, user.name, &statements).await {
-            Ok(open) => open.commit().await,
+            Ok(open) => {
+                fail_point("database.creating");
+                open.commit().await
+            }
             Err(Failed { index, missing_object: true, .. }) if index >= count => {
                 Err(DriverError::NotCreated)
             }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::pool::{Lent, Pool};
 use super::transaction::{Failed, OWN_PATH, Open, TRIES_MAX, Work, ask, begin, begin_on};
+use crate::core::failpoint::fail_point;
 use crate::engines::database::driver::{DoomedUser, DriverError};
 use crate::engines::database::sql::{quote_literal, quote_name};
 use crate::engines::database::statement::Values;
@@ -33,6 +34,7 @@ struct Doomed {
 
 pub(super) async fn revoke(pool: &Pool, user: &DoomedUser<'_>) -> Result<(), DriverError> {
     let Some(doomed) = disable(pool, user.name).await? else { return Ok(()) };
+    fail_point("database.disabled");
     if doomed.needs_membership {
         join(pool, user.name).await?;
     }

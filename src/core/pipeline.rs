@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::types::id::RequestId;
 use crate::types::path::ApiPath;
-use crate::types::time::Timestamp;
+use crate::types::time::{Timestamp, Ttl};
 
 use super::acl::CheckRequest;
 use super::acl::permit::Permit;
@@ -26,7 +26,7 @@ use super::lease::Issuing;
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
-use super::reply::Reply;
+use super::reply::{Made, Reply};
 use super::request::{Answered, Request, Verb};
 use super::route::{self, Access, Params, RouteSpec};
 use super::token::Use;
@@ -100,7 +100,7 @@ impl Core {
         match &mut result {
             Ok(reply) => {
                 ending.status = reply.http_status();
-                ending.lease_id = reply.lease.as_ref().map(|lease| lease.id.clone());
+                ending.lease_id = reply.lease_id().cloned();
                 if let Some(unsealed) = &unsealed {
                     let redaction = Redaction::new(&unsealed.audit_key);
                     let wrapping = reply.wrap.as_ref();
@@ -126,7 +126,7 @@ impl Core {
             }
             Err(error) => {
                 if let (Ok(reply), Some(unsealed)) = (&result, &unsealed) {
-                    take_back(unsealed, reply).await;
+                    take_back(unsealed, reply.made()).await;
                 }
                 Err(refused_by_audit(error))
             }
@@ -142,6 +142,9 @@ impl Core {
         let unsealed = self.unsealed()?;
         if request.verb == Verb::List {
             request.path = request.path.to_dir();
+        }
+        if let Some(ttl) = request.wrap_ttl {
+            super::wrap::check_ttl(ttl)?;
         }
         let path = request.path.clone();
         let place = self.place(&unsealed, &path);
@@ -190,8 +193,13 @@ impl Core {
             None => Use::More,
         };
         let result = self.serve_caller(&unsealed, ticket, &place, matched, &caller, request).await;
-        if let (Use::Last, Some(hash)) = (used, caller.token().and_then(|t| t.stored_name())) {
-            unsealed.tokens.revoke_tree(hash).await?;
+        if let (Use::Last, Some(hash)) = (used, caller.token().and_then(|t| t.stored_name()))
+            && let Err(error) = unsealed.tokens.revoke_tree(hash).await
+        {
+            if let Ok(reply) = result {
+                take_back(&unsealed, reply.made()).await;
+            }
+            return Err(error);
         }
         result
     }
@@ -280,10 +288,7 @@ impl Core {
             Place::Nowhere => return Err(CoreError::NotFound),
         };
         reply.warnings.extend(warnings);
-        match request.wrap_ttl {
-            Some(ttl) => super::wrap::wrap(unsealed, reply, ttl, request.path.as_str()).await,
-            None => Ok(reply),
-        }
+        wrapped(unsealed, reply, request.wrap_ttl, request.path.as_str()).await
     }
 
     async fn serve_caller(
@@ -343,12 +348,7 @@ impl Core {
         if operation.is_write() && changes_standing(place) {
             unsealed.callers.forget();
         }
-        match request.wrap_ttl {
-            Some(ttl) if reply.wrap.is_none() => {
-                super::wrap::wrap(unsealed, reply, ttl, request.path.as_str()).await
-            }
-            Some(_) | None => Ok(reply),
-        }
+        wrapped(unsealed, reply, request.wrap_ttl, request.path.as_str()).await
     }
 
     async fn dispatch(
@@ -547,15 +547,30 @@ pub(super) fn refused_by_audit(error: AuditError) -> CoreError {
     CoreError::AuditUnavailable(Box::new(error))
 }
 
-/// Takes back what was issued with an answer that cannot leave.
-async fn take_back(unsealed: &Unsealed, reply: &Reply) {
-    if let Some(lease) = &reply.lease {
-        unsealed.leases.withdraw(&lease.id);
+/// Wraps an answer that is to be wrapped and is not yet.
+async fn wrapped(
+    unsealed: &Unsealed,
+    reply: Reply,
+    ttl: Option<Ttl>,
+    path: &str,
+) -> Result<Reply, CoreError> {
+    let Some(ttl) = ttl.filter(|_| reply.wrap.is_none()) else { return Ok(reply) };
+    let made = reply.made();
+    let result = super::wrap::wrap(unsealed, reply, ttl, path).await;
+    if result.is_err() {
+        take_back(unsealed, made).await;
     }
-    let accessors = reply.auth.iter().map(|auth| &auth.accessor);
-    for accessor in accessors.chain(reply.wrap.iter().map(|wrap| &wrap.accessor)) {
+    result
+}
+
+/// Takes back what was made with an answer that cannot leave.
+async fn take_back(unsealed: &Unsealed, made: Made) {
+    for lease in &made.leases {
+        unsealed.leases.withdraw(lease);
+    }
+    for accessor in &made.tokens {
         if let Err(error) = unsealed.tokens.revoke_by_accessor(accessor).await {
-            tracing::error!(error = %error, "a token whose answer was not audited is not revoked");
+            tracing::error!(error = %error, "a token whose answer did not leave is not revoked");
         }
     }
 }

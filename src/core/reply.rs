@@ -92,6 +92,17 @@ pub struct WrapReply {
     pub creation_path: String,
     /// Accessor of the token inside, if one is.
     pub wrapped_accessor: Option<Accessor>,
+    /// What was made with the answer inside.
+    pub inside: Made,
+}
+
+/// What came into being with an answer, and has to go when the answer cannot leave.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Leases.
+    pub leases: Vec<LeaseId>,
+    /// Tokens, by their accessors.
+    pub tokens: Vec<Accessor>,
 }
 
 /// An answer.
@@ -107,6 +118,8 @@ pub struct Reply {
     pub auth: Option<AuthReply>,
     /// A lease issued.
     pub lease: Option<LeaseReply>,
+    /// The token or lease was there before: renewed, or answered once more.
+    pub existing: bool,
     /// How long the data holds when there is no lease: the `lease_duration` of such an answer, after
     /// which clients ask again. Zero when nothing is said.
     pub refresh_after: Ttl,
@@ -135,6 +148,27 @@ impl Reply {
             && self.auth.is_none()
             && self.lease.is_none()
             && self.wrap.is_none()
+    }
+
+    /// What has to be taken back when this cannot be answered.
+    pub fn made(&self) -> Made {
+        let mut made = Made::default();
+        if !self.existing {
+            made.leases.extend(self.lease.iter().map(|lease| lease.id.clone()));
+            made.tokens.extend(self.auth.iter().map(|auth| auth.accessor.clone()));
+        }
+        if let Some(wrap) = &self.wrap {
+            made.leases.extend(wrap.inside.leases.iter().cloned());
+            made.tokens.extend(wrap.inside.tokens.iter().cloned());
+            made.tokens.push(wrap.accessor.clone());
+        }
+        made
+    }
+
+    /// The lease that it is about, be it wrapped.
+    pub fn lease_id(&self) -> Option<&LeaseId> {
+        let wrapped = || self.wrap.as_ref()?.inside.leases.first();
+        self.lease.as_ref().map(|lease| &lease.id).or_else(wrapped)
     }
 
     /// Lends what the audit records of the answer, hidden there by keyed hashes: the data, and the
@@ -215,5 +249,34 @@ impl Reply {
     pub fn warn(mut self, warning: impl Into<String>) -> Self {
         self.warnings.push(warning.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(existing: bool) -> Reply {
+        let lease = LeaseReply { id: LeaseId::new("l"), renewable: true, duration: Ttl::ZERO };
+        Reply { lease: Some(lease), existing, ..Reply::default() }
+    }
+
+    #[test]
+    fn what_was_made_is_taken_back_and_what_was_there_is_not() {
+        assert_eq!(issued(false).made().leases, [LeaseId::new("l")]);
+        assert_eq!(issued(true).made().leases, []);
+        let wrap = WrapReply {
+            token: SecretString::new("t".to_owned()),
+            accessor: Accessor::new("w"),
+            ttl: Ttl::ZERO,
+            created_at: Timestamp::default(),
+            creation_path: String::new(),
+            wrapped_accessor: None,
+            inside: issued(false).made(),
+        };
+        let wrapped = Reply { wrap: Some(wrap), ..Reply::default() };
+        let made = wrapped.made();
+        assert_eq!((made.leases, made.tokens), (vec![LeaseId::new("l")], vec![Accessor::new("w")]));
+        assert_eq!(wrapped.lease_id(), Some(&LeaseId::new("l")));
     }
 }

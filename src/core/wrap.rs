@@ -32,6 +32,8 @@ struct Wrapped {
     #[serde(default)]
     refresh_after: Ttl,
     auth: Option<WrappedAuth>,
+    #[serde(default)]
+    existing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,7 +75,19 @@ pub(in crate::core) fn view(records: std::sync::Arc<Records>) -> View {
     View::new(records, NamespaceId::ROOT, kinds::WRAPPED, String::new())
 }
 
-/// Keeps `reply` for `ttl` and answers with the token that unwraps it.
+/// Whether an answer can be kept for so long: to be asked before anything is done for it.
+///
+/// # Errors
+/// When `ttl` is too long.
+pub fn check_ttl(ttl: Ttl) -> Result<(), CoreError> {
+    if ttl > TTL_MAX {
+        return Err(CoreError::field("X-Vault-Wrap-TTL", "is longer than 32 days"));
+    }
+    Ok(())
+}
+
+/// Keeps `reply` for `ttl` and answers with the token that unwraps it. When that fails, what was made
+/// with `reply` is the caller's to take back.
 ///
 /// # Errors
 /// When the store fails, or `ttl` is too long.
@@ -83,9 +97,8 @@ pub async fn wrap(
     ttl: Ttl,
     creation_path: &str,
 ) -> Result<Reply, CoreError> {
-    if ttl > TTL_MAX {
-        return Err(CoreError::field("X-Vault-Wrap-TTL", "is longer than 32 days"));
-    }
+    check_ttl(ttl)?;
+    let inside = reply.made();
     let wrapped_accessor = reply.auth.as_ref().map(|auth| auth.accessor.clone());
     let issued = unsealed.tokens.create(wrapping_token(ttl, creation_path)).await?;
     let created_at = issued.token.entry.created_at;
@@ -102,6 +115,7 @@ pub async fn wrap(
         }),
         refresh_after: reply.refresh_after,
         auth: reply.auth.map(keep_auth),
+        existing: reply.existing,
     };
     // The token first: an answer without its token could never be removed, a token without its
     // answer only unwraps nothing.
@@ -115,6 +129,7 @@ pub async fn wrap(
             created_at,
             creation_path: creation_path.to_owned(),
             wrapped_accessor,
+            inside,
         }),
         ..Reply::default()
     })
@@ -199,6 +214,7 @@ pub async fn unwrap(unsealed: &Unsealed, token: &str) -> Result<(Reply, WrapFact
         }),
         refresh_after: kept.refresh_after,
         auth: kept.auth.map(give_auth),
+        existing: kept.existing,
         ..Reply::default()
     };
     Ok((reply, facts))

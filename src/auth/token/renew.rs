@@ -46,6 +46,7 @@ pub(super) async fn renew(
     .unwrap_or_default();
     let plain = SecretString::new(plain);
     let mut reply = Reply::auth(auth_reply(&renewed.entry, plain, span.ttl, identity_policies));
+    reply.existing = true;
     reply.warnings.extend(span.warning());
     Ok(reply)
 }

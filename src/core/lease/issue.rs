@@ -208,6 +208,7 @@ impl Leases {
             LeaseState::Active if now < lease.expires_at => {
                 let mut reply = lease_reply(&lease, now);
                 reply.data = lease.answer;
+                reply.existing = true;
                 Ok(Repeat::Answer(Box::new(reply)))
             }
             LeaseState::Intent => Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) }),

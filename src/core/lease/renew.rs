@@ -55,6 +55,7 @@ impl Leases {
             let duration = end.remaining(now);
             let mut reply = Reply {
                 lease: Some(LeaseReply { id: id.clone(), renewable: true, duration }),
+                existing: true,
                 ..Reply::default()
             };
             if end < wanted {

@@ -257,6 +257,7 @@ async fn no_secret_leaves_while_the_audit_cannot_be_written() {
         root.write("secret/data/y", json!({ "data": {} })).await,
         root.write("auth/token/create", json!({ "policies": ["root"] })).await,
         root.read("database/creds/reader").await,
+        root.request("GET", "database/creds/reader", &[("x-vault-wrap-ttl", "5m")], b"").await,
     ];
     for answer in &silent {
         assert!(answer.error(503).contains("audit"), "{}", answer.body);

@@ -100,3 +100,29 @@ async fn tokens_and_credentials_can_be_wrapped() {
     assert!(opened["data"]["password"].is_string());
     root.write("sys/leases/revoke", json!({ "lease_id": lease })).await.ok();
 }
+
+#[tokio::test]
+async fn nothing_is_made_for_an_answer_that_cannot_be_wrapped() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let role = unique("unwrappable");
+    let body = json!({ "db_name": "pg", "creation_statements": super::world::CREATE });
+    root.write(&format!("database/roles/{role}"), body).await.ok();
+    let path = format!("database/creds/{role}");
+    let answer = root.request("GET", &path, &[("x-vault-wrap-ttl", "800h")], b"").await;
+    assert!(answer.error(400).contains("X-Vault-Wrap-TTL"), "{}", answer.body);
+    assert_eq!(root.list(&format!("sys/leases/lookup/{path}")).await.status, 404);
+    // The audit names the lease behind a wrapped answer.
+    let answer = root.request("GET", &path, &[("x-vault-wrap-ttl", "5m")], b"").await;
+    let wrapping = answer.ok()["wrap_info"]["token"].clone();
+    let named = world.broker.audited(&answer)["lease_id"].clone();
+    assert!(named.as_str().unwrap().starts_with(&path), "{named}");
+    // Wrapped once more, and with a header that asks for it once more still, it is the same answer.
+    let token = json!({ "token": wrapping }).to_string();
+    let headers = [("x-vault-wrap-ttl", "5m")];
+    let again = root.request("POST", "sys/wrapping/rewrap", &headers, token.as_bytes()).await.ok();
+    let token = json!({ "token": again["wrap_info"]["token"] });
+    let given = root.write("sys/wrapping/unwrap", token).await.ok();
+    assert_eq!(given["lease_id"], named, "{given}");
+    root.write("sys/leases/revoke", json!({ "lease_id": named })).await.ok();
+}

@@ -24,8 +24,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ROWS_MAX: usize = 10_000;
 /// Most tries of a transaction that others' transactions got in the way of.
 pub(super) const TRIES_MAX: u32 = 8;
-/// The same limits on the target's side, shorter, so that it gives up before we do.
-const LIMITS: [&str; 2] = ["SET LOCAL statement_timeout = '20s'", "SET LOCAL lock_timeout = '10s'"];
+/// The same limits on the target's side, shorter, so that it gives up before we do. The last is for
+/// a broker that stops in the middle (a paused machine, a lost network): its transaction would keep
+/// the lock of the name from others that revoke, and what it creates could be committed long after
+/// they have taken it for dead.
+const LIMITS: [&str; 3] = [
+    "SET LOCAL statement_timeout = '20s'",
+    "SET LOCAL lock_timeout = '10s'",
+    "SET LOCAL idle_in_transaction_session_timeout = '10s'",
+];
 /// Undoes what operators' statements may have set, then restores what a session starts with.
 const COMMIT: &str = "COMMIT; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
      SET standard_conforming_strings = on";
@@ -165,10 +172,11 @@ pub(super) async fn ask(
     step: &'static str,
     sql: &str,
 ) -> Result<Vec<SimpleQueryRow>, DriverError> {
-    let all = ["BEGIN", LIMITS[0], LIMITS[1], OWN_PATH, sql, "COMMIT"];
+    let [statement, lock, idle] = LIMITS;
+    let all = ["BEGIN", statement, lock, idle, OWN_PATH, sql, "COMMIT"];
     batch(lent.client(), step, &all)
         .await
-        .map_err(|failure| failure.judge(Work::new(step), 4, 1).error)
+        .map_err(|failure| failure.judge(Work::new(step), 5, 1).error)
 }
 
 enum Failure {

@@ -16,6 +16,8 @@ mod access;
 mod audit;
 mod cli;
 mod client;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod database;
 mod database_engine;
 mod deploy;

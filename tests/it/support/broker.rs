@@ -50,6 +50,8 @@ pub struct Setup {
     pub audit: Option<PathBuf>,
     /// Where the store and everything else is, instead of a new directory.
     pub data_dir: Option<PathBuf>,
+    /// How far the server's clock is ahead, in builds that have fail points.
+    pub clock_ahead: Duration,
 }
 
 impl Default for Setup {
@@ -62,6 +64,7 @@ impl Default for Setup {
             tables: String::new(),
             audit: None,
             data_dir: None,
+            clock_ahead: Duration::ZERO,
         }
     }
 }
@@ -97,6 +100,7 @@ pub struct Broker {
     setup: Setup,
     opening: Mutex<Opening>,
     running: Mutex<Option<Running>>,
+    clock_ahead: Mutex<Duration>,
 }
 
 struct Running {
@@ -131,6 +135,7 @@ impl Broker {
             address: free_address(),
             open_address: free_address(),
             directory,
+            clock_ahead: Mutex::new(setup.clock_ahead),
             setup,
             opening: Mutex::default(),
             running: Mutex::default(),
@@ -160,7 +165,12 @@ impl Broker {
 
     /// A further server on the same store, with the same certificates and shares, unsealed.
     pub async fn beside(&self) -> Self {
-        let setup = Setup { audit: None, fail_point: None, ..self.setup.clone() };
+        self.beside_later(self.clock_ahead()).await
+    }
+
+    /// The same, with a clock that is so far ahead.
+    pub async fn beside_later(&self, clock_ahead: Duration) -> Self {
+        let setup = Setup { audit: None, fail_point: None, clock_ahead, ..self.setup.clone() };
         let broker = Self::start_with(setup, self.pki.clone());
         *broker.opening() = self.opening().clone();
         broker.unseal().await;
@@ -190,6 +200,27 @@ impl Broker {
             }
         }
         panic!("all shares given and still sealed");
+    }
+
+    /// Gives one share, to a server that may end over it; whether it is unsealed then.
+    pub async fn try_unseal(&self, key: &str) -> bool {
+        let body = json!({ "key": key }).to_string();
+        let given = self.admin().try_request("POST", "sys/unseal", &[], body.as_bytes()).await;
+        given.is_ok_and(|answer| answer.status == 200 && answer.json()["sealed"] == json!(false))
+    }
+
+    /// The shares are these from now on.
+    pub fn set_keys(&self, keys: Vec<String>) {
+        self.opening().keys = keys;
+    }
+
+    /// How far its clock is ahead from the next start on.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        *self.clock_ahead.lock().unwrap() = ahead;
+    }
+
+    fn clock_ahead(&self) -> Duration {
+        *self.clock_ahead.lock().unwrap()
     }
 
     fn opening(&self) -> MutexGuard<'_, Opening> {
@@ -322,7 +353,15 @@ impl Broker {
     /// The same with a fail point.
     pub fn start_again_at(&self, fail_point: Option<&str>) {
         self.kill();
-        assert!(self.spawn(fail_point), "the server did not start again:\n{}", self.log());
+        // While nobody listened there, an outgoing connection may have got the port for a moment.
+        let began = Instant::now();
+        let known = self.log().len();
+        while !self.spawn(fail_point) {
+            let log = self.log();
+            let taken = log[known..].contains("cannot listen on") && began.elapsed() < PATIENCE;
+            assert!(taken, "the server did not start again:\n{log}");
+            std::thread::sleep(STEP);
+        }
     }
 
     fn write_files(&self) {
@@ -404,6 +443,10 @@ impl Broker {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(point) = fail_point {
             command.env("LEASEHOLD_FAIL_POINT", point);
+        }
+        let ahead = self.clock_ahead();
+        if !ahead.is_zero() {
+            command.env("LEASEHOLD_CLOCK_AHEAD_SECS", ahead.as_secs().to_string());
         }
         let server = command.spawn().unwrap();
         let watchdog = Command::new("/bin/sh")

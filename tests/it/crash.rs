@@ -1,0 +1,173 @@
+//! The process is killed: at every fail point, at every commit, and at hundreds of random moments, with
+//! real credentials on a real PostgreSQL. Clerks write down what they were promised; [`check`] holds
+//! that against the store, the audit and the target.
+//!
+//! `LEASEHOLD_CRASH_KILLS` sets how often the storm kills, `LEASEHOLD_CRASH_SEED` repeats its choices.
+
+mod check;
+mod clerk;
+mod commits;
+mod pause;
+mod points;
+mod storm;
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_postgres::NoTls;
+
+use crate::support::broker::{Broker, Setup};
+use crate::support::postgres::{SUPERUSER, TestPostgres};
+
+/// Makes a role that can log in and read the table `stock`.
+const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' \
+     VALID UNTIL '{{expiration}}'; GRANT SELECT ON TABLE stock TO \"{{name}}\"";
+/// Later than anything that a dead process still had in hand: claims of a sweep, intents, tokens that
+/// were being revoked.
+const LATER: Duration = Duration::from_secs(200);
+
+/// Servers on one store, and the database whose users they lease.
+struct World {
+    nodes: Vec<Broker>,
+    server: &'static TestPostgres,
+    database: String,
+    /// Begins the name of every database role and, by its template, of every user.
+    prefix: String,
+    /// A superuser's session on the target.
+    target: tokio_postgres::Client,
+    /// How far the servers' clocks are ahead of this process's, in seconds.
+    ahead: AtomicU64,
+}
+
+impl World {
+    /// One server on SQLite.
+    async fn on_sqlite() -> Self {
+        Self::start(Setup::default(), 1).await
+    }
+
+    /// That many servers on one PostgreSQL database.
+    async fn on_postgres(nodes: usize) -> Self {
+        let server = tokio::task::spawn_blocking(TestPostgres::shared).await.unwrap();
+        Self::start(Setup { postgres: Some(server.database()), ..Setup::default() }, nodes).await
+    }
+
+    async fn start(setup: Setup, nodes: usize) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = tokio::task::spawn_blocking(TestPostgres::shared).await.unwrap();
+        let database = server.database().rsplit('/').next().unwrap().to_owned();
+        server.sql(&database, "CREATE TABLE stock (x int)");
+        let (target, connection) =
+            tokio_postgres::connect(&server.url(&database), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let setup = Setup {
+            server: "log_level = \"info\"\n".into(),
+            tables: "[leases]\nmax_per_identity = 0\n".into(),
+            ..setup
+        };
+        let mut all = vec![Broker::ready(setup).await];
+        for _ in 1..nodes {
+            all.push(all[0].beside().await);
+        }
+        let world = Self {
+            nodes: all,
+            server,
+            database,
+            prefix: format!("crash{}x", NUMBER.fetch_add(1, Ordering::Relaxed)),
+            target,
+            ahead: AtomicU64::new(0),
+        };
+        world.furnish().await;
+        world
+    }
+
+    async fn furnish(&self) {
+        let address = format!("127.0.0.1:{}/{}", self.server.port(), self.database);
+        let config = json!({
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url":
+                format!("postgresql://{{{{username}}}}:{{{{password}}}}@{address}?sslmode=disable"),
+            "username": SUPERUSER,
+            "password": self.server.password(),
+            "allowed_roles": "*",
+            "username_template": "{{.RoleName | truncate 24}}-{{random 20}}",
+        });
+        let root = self.nodes[0].root();
+        for (path, body) in [
+            ("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "2" } })),
+            ("sys/mounts/database", json!({ "type": "database" })),
+            ("database/config/pg", config),
+        ] {
+            root.write(path, body).await.ok();
+        }
+    }
+
+    /// The servers' time, in milliseconds.
+    fn now(&self) -> i64 {
+        let ahead = i64::try_from(self.ahead.load(Ordering::SeqCst)).unwrap();
+        chrono::Utc::now().timestamp_millis() + ahead * 1000
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_secs(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// Starts a server again after it was killed, and unseals it.
+    async fn revive(&self, node: usize) {
+        self.nodes[node].set_clock_ahead(self.ahead());
+        self.nodes[node].start_again();
+        self.nodes[node].unseal().await;
+    }
+
+    /// Kills all servers and starts them again so much later that nothing of the dead is in anybody's
+    /// hand any more.
+    async fn pass_time(&self) {
+        self.ahead.fetch_add(LATER.as_secs(), Ordering::SeqCst);
+        for node in &self.nodes {
+            node.kill();
+        }
+        for node in 0..self.nodes.len() {
+            self.revive(node).await;
+        }
+    }
+}
+
+/// Random choices that a seed repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.roll() % limit as u64).unwrap()
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a mut [T]) -> Option<&'a mut T> {
+        if of.is_empty() {
+            return None;
+        }
+        let index = self.below(of.len());
+        of.get_mut(index)
+    }
+}
+
+/// Whether it ended as a power cut would end it.
+fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(rustix::process::Signal::KILL.as_raw())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}

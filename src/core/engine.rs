@@ -416,6 +416,15 @@ pub trait AuthMethod: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Renews what the method has from elsewhere and is about to be stale, such as revocation lists.
+    /// May take as long as a network takes; never called twice at once over all nodes.
+    ///
+    /// # Errors
+    /// When the store fails; what could not be had stays as it was.
+    async fn refresh(&self, _ctx: &EngineContext<'_>) -> Result<(), CoreError> {
+        Ok(())
+    }
+
     /// The mount goes away, or the server is sealed: withdraw what was contributed elsewhere.
     fn unload(&self) {}
 

@@ -6,6 +6,7 @@ mod cache;
 pub mod caller;
 pub mod clock_guard;
 pub mod context;
+pub mod crl_source;
 pub mod engine;
 pub mod error;
 pub mod failpoint;

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::peer::VerifiedPeer;
 use super::spiffe::{SvidError, TrustDomain, is_signing_certificate};
-use crate::crypto::x509::crl::Crls;
+use crate::crypto::x509::crl::{Crl, Crls};
 use crate::crypto::x509::{self, Anchors, ChainError, VerifiedChain};
 use crate::types::time::Timestamp;
 
@@ -168,6 +168,25 @@ impl TrustStore {
     /// Rises with every change.
     pub fn generation(&self) -> u64 {
         self.state.load().generation
+    }
+
+    /// Whether an authority signed `list` that is itself trusted here, by a bundle or by a role.
+    pub fn vouches_for(&self, list: &Crl) -> bool {
+        let state = self.state.load();
+        state.bundles.iter().any(|bundle| list.is_signed_by(&bundle.anchors))
+            || state.roles.iter().any(|(_, role)| list.is_signed_by(&role.anchors))
+    }
+
+    /// How old the revocation lists are, source by source. Sources without lists are left out.
+    pub fn crl_ages(&self, now: Timestamp) -> Vec<CrlAge> {
+        let sources = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = sources
+            .bundles
+            .iter()
+            .map(|bundle| (CrlOrigin::Bundle(bundle.name.as_ref().to_owned()), &bundle.crls));
+        let mounts =
+            sources.role_crls.iter().map(|(mount, crls)| (CrlOrigin::Mount(mount.clone()), crls));
+        bundles.chain(mounts).filter_map(|(origin, crls)| CrlAge::of(origin, crls, now)).collect()
     }
 
     /// Whether a handshake with this chain may finish: it leads to some configured bundle or to a
@@ -382,6 +401,35 @@ impl State {
         let until = until.min(now.plus_millis(JUDGEMENT_MILLIS_MAX));
         self.verified.insert(key, Verified { from: now, until });
         Ok(VerifiedChain { until })
+    }
+}
+
+/// Where revocation lists came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrlOrigin {
+    /// The configuration, with the bundle of that name.
+    Bundle(String),
+    /// The API, to the mount with that accessor.
+    Mount(String),
+}
+
+/// How current the lists of one origin are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlAge {
+    /// Where they came from.
+    pub origin: CrlOrigin,
+    /// How long ago the oldest was issued, in milliseconds.
+    pub oldest_millis: i64,
+    /// How many are past their next update.
+    pub expired: u32,
+}
+
+impl CrlAge {
+    fn of(origin: CrlOrigin, crls: &Crls, now: Timestamp) -> Option<Self> {
+        let oldest = crls.lists().map(Crl::issued_at).min()?;
+        let over = |list: &&Crl| list.next_update().is_some_and(|next| next <= now);
+        let expired = u32::try_from(crls.lists().filter(over).count()).unwrap_or(u32::MAX);
+        Some(Self { origin, oldest_millis: now.millis_since(oldest).max(0), expired })
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) struct JobSpec {
 pub(super) static JOBS: &[JobSpec] = &[
     // Static roles can be rotated every five seconds; what is not due costs a look.
     JobSpec { name: "mounts", schedule: "*/5 * * * * *", remembered: false, run: tick_mounts },
+    JobSpec { name: "crls", schedule: "30 */5 * * * *", remembered: false, run: refresh_mounts },
     JobSpec { name: "keys", schedule: "0 */5 * * * *", remembered: true, run: look_after_keys },
     JobSpec { name: "tidy", schedule: "0 17 * * * *", remembered: true, run: tidy },
 ];
@@ -62,27 +63,42 @@ fn tick_mounts<'a>(
     unsealed: &'a Arc<Unsealed>,
 ) -> BoxFuture<'a, Result<(), CoreError>> {
     Box::pin(async move {
-        // Together, so that one whose target does not answer holds up no other.
-        stream::iter(unsealed.mounts.all())
-            .for_each_concurrent(TICKS_AT_ONCE, async |mounted| tick_or_note(&mounted).await)
-            .await;
+        at_each_mount(unsealed, async |mounted| match &mounted.backend {
+            Backend::Auth(method) => method.tick(&mounted.context()).await.map(|_| ()),
+            Backend::Secret(engine) => engine.tick(&mounted.context()).await.map(|_| ()),
+        })
+        .await;
         Ok(())
     })
 }
 
-async fn tick_or_note(mounted: &Mounted) {
-    if let Err(error) = tick(mounted).await {
-        let mount = &mounted.entry.path;
-        tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
-        metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone()).increment(1);
-    }
+fn refresh_mounts<'a>(
+    _core: &'a Arc<Core>,
+    unsealed: &'a Arc<Unsealed>,
+) -> BoxFuture<'a, Result<(), CoreError>> {
+    Box::pin(async move {
+        at_each_mount(unsealed, async |mounted| match &mounted.backend {
+            Backend::Auth(method) => method.refresh(&mounted.context()).await,
+            Backend::Secret(_) => Ok(()),
+        })
+        .await;
+        Ok(())
+    })
 }
 
-async fn tick(mounted: &Mounted) -> Result<Option<Timestamp>, CoreError> {
-    match &mounted.backend {
-        Backend::Auth(method) => method.tick(&mounted.context()).await,
-        Backend::Secret(engine) => engine.tick(&mounted.context()).await,
-    }
+/// Does some of the mounts' own work: together, so that one whose target does not answer holds up no
+/// other. What fails is noted, and tried again the next time.
+async fn at_each_mount(unsealed: &Unsealed, work: impl AsyncFn(&Mounted) -> Result<(), CoreError>) {
+    stream::iter(unsealed.mounts.all())
+        .for_each_concurrent(TICKS_AT_ONCE, async |mounted| {
+            if let Err(error) = work(&mounted).await {
+                let mount = &mounted.entry.path;
+                tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
+                metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone())
+                    .increment(1);
+            }
+        })
+        .await;
 }
 
 fn look_after_keys<'a>(

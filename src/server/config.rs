@@ -32,6 +32,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[[trust]]`
     pub trust: Vec<Trust>,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[storage]`
     pub storage: Storage,
     /// `[[seal]]`
@@ -113,6 +115,18 @@ section! {
         crl_expired: Rule = Rule::Refuse,
         /// What becomes of certificates whose issuer has no list.
         crl_missing: Rule = Rule::Accept,
+    }
+}
+
+section! {
+    /// What auth methods may do.
+    pub struct Auth {
+        /// Hosts that revocation lists may be fetched from: `host` or `host:port`.
+        crl_hosts: Vec<String> = Vec::new(),
+        /// PEM file with the authorities that hosts of `https` lists are checked against.
+        crl_ca_file: PathBuf = PathBuf::new(),
+        /// How old a fetched list may become before it is fetched again.
+        crl_refresh_interval: Period = Period::from_secs(3600),
     }
 }
 
@@ -302,10 +316,11 @@ impl Config {
     /// # Errors
     /// Every problem at once.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        const SECTIONS: [&str; 9] = [
+        const SECTIONS: [&str; 10] = [
             "server",
             "listener",
             "trust",
+            "auth",
             "storage",
             "seal",
             "audit",
@@ -318,6 +333,7 @@ impl Config {
             server: document.section("server"),
             listeners: document.sections("listener"),
             trust: document.sections("trust"),
+            auth: document.section("auth"),
             storage: document.section("storage"),
             seals: document.sections("seal"),
             audit_sinks: document.sections("audit"),
@@ -376,6 +392,7 @@ impl Config {
         self.judge_server(&mut found);
         self.judge_listeners(&mut found);
         self.judge_trust(&mut found);
+        self.judge_auth(&mut found);
         self.judge_storage(&mut found);
         self.judge_sinks(&mut found);
         if self.leases.default_ttl > self.leases.max_ttl {
@@ -488,6 +505,22 @@ impl Config {
             if !trust.name.is_empty() && !seen.insert(format!("name {}", trust.name)) {
                 found.push(Problem::new(key("name"), "is used twice"));
             }
+        }
+    }
+
+    fn judge_auth(&self, found: &mut Vec<Problem>) {
+        for (index, host) in self.auth.crl_hosts.iter().enumerate() {
+            let names_host = |uri: hyper::Uri| {
+                uri.authority().is_some_and(|at| at.as_str() == host && !host.contains('@'))
+            };
+            if !format!("http://{host}/").parse().is_ok_and(names_host) {
+                let text = "is no host or host:port such as crl.example.org or [::1]:8080";
+                found.push(Problem::new(format!("auth.crl_hosts[{index}]"), text));
+            }
+        }
+        let interval = self.auth.crl_refresh_interval;
+        if interval < Period::from_secs(60) || interval > Period::from_secs(7 * 86_400) {
+            found.push(Problem::new("auth.crl_refresh_interval", "must be between 1m and 7d"));
         }
     }
 

@@ -93,6 +93,17 @@ fn build_bundle(
         .map_err(|error| fault(&trust.bundle, FileFault::Bundle(error)))
 }
 
+/// The authorities in the PEM file at `path`.
+pub(super) fn read_anchors(path: &Path) -> Result<Anchors, FileError> {
+    let pem = read(path)?;
+    Anchors::from_pem(&pem).map_err(|error| FileError::new(path, FileFault::Anchors(error)))
+}
+
+/// TLS that cannot be set up with what is in the file at `path`.
+pub(super) fn tls_fault(path: &Path, error: TlsError) -> FileError {
+    FileError::new(path, FileFault::Tls(error))
+}
+
 /// Everything that is wrong with the files that `config` names. Binds and opens nothing.
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -119,17 +130,18 @@ pub fn check(config: &Config) -> Vec<Problem> {
             }
         }
     }
+    if !config.auth.crl_ca_file.as_os_str().is_empty()
+        && let Err(error) = read_anchors(&config.auth.crl_ca_file)
+    {
+        found.push(Problem::new("auth.crl_ca_file", error.to_string()));
+    }
     let storage = &config.storage;
     if storage.kind == StorageType::Postgresql {
         found.extend(storage.resolve_url().err());
-        if !storage.ca_file.as_os_str().is_empty() {
-            let authorities = read(&storage.ca_file).and_then(|pem| {
-                Anchors::from_pem(&pem)
-                    .map_err(|error| FileError::new(&storage.ca_file, FileFault::Anchors(error)))
-            });
-            if let Err(error) = authorities {
-                found.push(Problem::new("storage.ca_file", error.to_string()));
-            }
+        if !storage.ca_file.as_os_str().is_empty()
+            && let Err(error) = read_anchors(&storage.ca_file)
+        {
+            found.push(Problem::new("storage.ca_file", error.to_string()));
         }
     }
     found

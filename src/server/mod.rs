@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod audit_verify;
 pub mod config;
+pub mod crl_fetch;
 pub mod files;
 pub mod postgres_login;
 pub mod process;

@@ -15,6 +15,7 @@ use crate::core::audit::broker::{AuditBroker, BrokerConfig};
 use crate::core::audit::{AuditError, AuditSink};
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, CoreSettings, Parts, Phase, SystemRoutes};
+use crate::core::crl_source::CrlSource;
 use crate::core::engine::{AuthMethod, MountFacts};
 use crate::core::error::CoreError;
 use crate::core::failpoint::start_later;
@@ -33,6 +34,7 @@ use crate::types::secret::{RandomError, fill_random};
 use crate::types::time::{Clock, SystemClock, Ttl};
 
 use super::config::{AuditSink as SinkConfig, Config, Problem, SealType, StorageType};
+use super::crl_fetch::CrlFetcher;
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
 
@@ -243,7 +245,8 @@ async fn build_core(
     let initialized = seal::is_initialized(storage.as_ref()).await.map_err(StartError::Seal)?;
     let mut node = [0u8; 8];
     fill_random(&mut node)?;
-    let registry = registry(&trust);
+    let crl_source = Arc::new(CrlFetcher::new(&config.auth).map_err(BindError::from)?);
+    let registry = registry(&trust, crl_source);
     let parts = Parts {
         storage,
         clock,
@@ -270,15 +273,16 @@ pub fn tables(
     tables
 }
 
-/// The engines and methods of this build, one line each.
-pub fn registry(trust: &Arc<TrustStore>) -> Registry {
+/// The engines and methods of this build, one line each. Revocation lists that are named by a URL come
+/// from `crl_source`.
+pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Registry {
     let mut registry = Registry::default();
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));
     registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
     let trust = trust.clone();
     let cert = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(CertMethod::new(trust.clone(), mount)))
+        Ok(Arc::new(CertMethod::new(trust.clone(), crl_source.clone(), mount)))
     };
     registry.methods.insert("cert", Box::new(cert));
     registry

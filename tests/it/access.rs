@@ -14,6 +14,8 @@ use leasehold::core::operation::Operation;
 use leasehold::core::route::{Access, RouteSpec};
 use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
+use leasehold::server::config::Auth;
+use leasehold::server::crl_fetch::CrlFetcher;
 use leasehold::server::run;
 use leasehold::types::id::MountAccessor;
 use leasehold::types::time::Ttl;
@@ -66,7 +68,10 @@ fn all_routes() -> BTreeSet<Found> {
     for table in run::tables(Box::new(String::new), Access::Caller) {
         all.extend(table.routes().iter().map(|route| found(table.prefix(), route)));
     }
-    let registry = run::registry(&Arc::new(TrustStore::new()));
+    let registry = run::registry(
+        &Arc::new(TrustStore::new()),
+        Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
+    );
     let kinds: BTreeSet<&str> =
         registry.engines.keys().chain(registry.methods.keys()).copied().collect();
     let mounted: BTreeSet<&str> = MOUNTS.iter().map(|(_, kind, _)| *kind).collect();

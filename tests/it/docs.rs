@@ -13,6 +13,8 @@ use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
 use leasehold::engines;
 use leasehold::engines::database::DatabaseEngine;
+use leasehold::server::config::Auth;
+use leasehold::server::crl_fetch::CrlFetcher;
 use leasehold::server::run;
 use leasehold::types::id::MountAccessor;
 use leasehold::types::time::Ttl;
@@ -292,7 +294,11 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
             found.push(("server", format!("{}{}", table.prefix(), spec.pattern), spec));
         }
     }
-    let cert = CertMethod::new(Arc::new(TrustStore::new()), &facts(""));
+    let cert = CertMethod::new(
+        Arc::new(TrustStore::new()),
+        Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
+        &facts(""),
+    );
     let engines = [
         ("kv 1", engines::kv::build(&facts("1")).unwrap()),
         ("kv 2", engines::kv::build(&facts("2")).unwrap()),

@@ -1,5 +1,6 @@
 //! What goes on by itself: while unsealed, whatever the clocks do, and once in a cluster.
 
+mod crls;
 mod jobs;
 mod tidying;
 

@@ -16,6 +16,7 @@
 //! the common name. All but SPIFFE IDs carry the source of trust, so that equal names from two
 //! sources are two identities.
 
+mod crl;
 mod matching;
 mod role;
 mod settings;
@@ -28,6 +29,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::core::acl::permit::Permit;
+use crate::core::crl_source::CrlSource;
 use crate::core::engine::{
     AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Recognition,
 };
@@ -40,14 +42,13 @@ use crate::core::token::with_token_fields;
 use crate::core::trust::{RoleTrust, TrustStore, TrustVerdict};
 use crate::crypto::x509::crl::Crls;
 
+use crl::StoredCrl;
 use matching::{Compiled, Refusal};
 use role::CertRole;
-use settings::{Settings, StoredCrl};
+use settings::Settings;
 
 /// Most roles of one mount.
 const ROLES_MAX: usize = 4096;
-/// Most lists of one mount.
-const CRLS_MAX: usize = 64;
 /// Most refusals spelled out in one audit entry.
 const REASONS_MAX: usize = 8;
 
@@ -124,7 +125,11 @@ static ROUTES: &[RouteSpec] = &[
         operations: &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
         fields: &[
             field("crl", FieldKind::Text, "The list, in PEM."),
-            field("url", FieldKind::Text, "Not supported: send the list itself."),
+            field(
+                "url",
+                FieldKind::Text,
+                "Where the list is instead: fetched now, and again before it is stale.",
+            ),
             field(
                 "on_expiry",
                 FieldKind::Text,
@@ -174,6 +179,7 @@ struct Loaded {
 /// One mount of the method.
 pub struct CertMethod {
     trust: Arc<TrustStore>,
+    crl_source: Arc<dyn CrlSource>,
     /// What the trust store knows this mount by.
     mount: String,
     loaded: ArcSwapOption<Loaded>,
@@ -182,10 +188,12 @@ pub struct CertMethod {
 }
 
 impl CertMethod {
-    /// For the mount with these facts; role CAs and lists go into `trust`.
-    pub fn new(trust: Arc<TrustStore>, mount: &MountFacts) -> Self {
+    /// For the mount with these facts; role CAs and lists go into `trust`, and lists that are named by
+    /// a URL come from `crl_source`.
+    pub fn new(trust: Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, mount: &MountFacts) -> Self {
         Self {
             trust,
+            crl_source,
             mount: mount.accessor.as_str().to_owned(),
             loaded: ArcSwapOption::empty(),
             changing: Mutex::new(()),
@@ -333,39 +341,6 @@ impl CertMethod {
         }
     }
 
-    async fn serve_crl(
-        &self,
-        ctx: &EngineContext<'_>,
-        request: &AuthRequest<'_>,
-    ) -> Result<Reply, CoreError> {
-        let at = format!("crl/{}", request.params.get("name"));
-        match request.operation {
-            Operation::Read => {
-                let crl = ctx.view.get::<StoredCrl>(&at).await?.ok_or(CoreError::NotFound)?;
-                Ok(Reply::data(crl.value.to_json()?))
-            }
-            Operation::Delete => {
-                let _changing = self.changing.lock().await;
-                ctx.view.remove(&at).await?;
-                self.reload(ctx).await?;
-                Ok(Reply::empty())
-            }
-            Operation::Create | Operation::Update => {
-                let _changing = self.changing.lock().await;
-                let before = ctx.view.get_fresh::<StoredCrl>(&at).await?;
-                if before.is_none() && ctx.view.list("crl/").await?.len() >= CRLS_MAX {
-                    return Err(CoreError::invalid("there are too many revocation lists"));
-                }
-                let precondition = settings::expected(before.as_ref());
-                let crl = StoredCrl::read(&request.fields)?;
-                ctx.view.write(&at, &crl, precondition).await?;
-                self.reload(ctx).await?;
-                Ok(Reply::empty())
-            }
-            Operation::List | Operation::Patch => Err(CoreError::Unsupported),
-        }
-    }
-
     async fn serve_config(
         &self,
         ctx: &EngineContext<'_>,
@@ -448,6 +423,10 @@ impl AuthMethod for CertMethod {
     async fn load(&self, ctx: &EngineContext<'_>) -> Result<(), CoreError> {
         let _changing = self.changing.lock().await;
         self.reload(ctx).await.map(|_| ())
+    }
+
+    async fn refresh(&self, ctx: &EngineContext<'_>) -> Result<(), CoreError> {
+        self.refresh_crls(ctx).await
     }
 
     fn unload(&self) {

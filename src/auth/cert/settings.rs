@@ -1,21 +1,15 @@
-//! Settings of the mount, and its revocation lists, as they are written and stored.
+//! Settings of the mount, as they are written and stored.
 
-use std::sync::Arc;
-
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::records::Precondition;
 use crate::core::view::Entry;
-use crate::crypto::x509::crl::{Crl, Crls, ExpiredCrl};
 
 const CONFIG: &str = "config";
-/// Most serial numbers shown of one list.
-const SERIALS_SHOWN_MAX: usize = 10_000;
 
 /// Settings of the mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,66 +44,6 @@ impl Settings {
             "disable_binding": self.disable_binding,
             "enable_identity_alias_metadata": self.enable_identity_alias_metadata,
         })
-    }
-}
-
-/// A revocation list.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredCrl {
-    pem: String,
-    accept_expired: bool,
-}
-
-impl StoredCrl {
-    pub(super) fn read(fields: &Fields) -> Result<Self, CoreError> {
-        if fields.text("url")?.is_some_and(|url| !url.is_empty()) {
-            return Err(CoreError::field(
-                "url",
-                "is not supported; send the list itself in \"crl\"",
-            ));
-        }
-        let accept_expired = match fields.text("on_expiry")?.as_deref() {
-            None | Some("" | "refuse") => false,
-            Some("accept") => true,
-            Some(_) => return Err(CoreError::field("on_expiry", "must be refuse or accept")),
-        };
-        let stored = Self { pem: fields.required_text("crl")?, accept_expired };
-        stored.lists().map_err(|error| CoreError::field("crl", error.to_string()))?;
-        Ok(stored)
-    }
-
-    fn lists(&self) -> Result<Vec<Crl>, crate::crypto::x509::crl::CrlError> {
-        Crl::from_file_bytes(self.pem.as_bytes())
-    }
-
-    pub(super) fn add_to(&self, crls: &mut Crls) -> Result<(), CoreError> {
-        let expired = if self.accept_expired { ExpiredCrl::Accept } else { ExpiredCrl::Refuse };
-        let lists = self
-            .lists()
-            .map_err(|_| CoreError::internal("a stored revocation list does not parse"))?;
-        for list in lists {
-            crls.push(Arc::new(list), expired);
-        }
-        Ok(())
-    }
-
-    pub(super) fn to_json(&self) -> Result<Value, CoreError> {
-        let lists = self
-            .lists()
-            .map_err(|_| CoreError::internal("a stored revocation list does not parse"))?;
-        let serials: Map<String, Value> = lists
-            .iter()
-            .flat_map(Crl::revoked_serials)
-            .take(SERIALS_SHOWN_MAX)
-            .map(|serial| (HEXLOWER.encode(serial), json!({})))
-            .collect();
-        let next_update = lists.iter().filter_map(Crl::next_update).min();
-        Ok(json!({
-            "serials": serials,
-            "revoked_count": lists.iter().map(Crl::revoked_count).sum::<usize>(),
-            "next_update": next_update.map(|at| at.to_rfc3339()),
-            "on_expiry": if self.accept_expired { "accept" } else { "refuse" },
-        }))
     }
 }
 

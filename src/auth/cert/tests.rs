@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
+use crate::core::crl_source::NoCrlSource;
 use crate::core::fields::Fields;
 use crate::core::policy::template::TemplateValues;
 use crate::core::records::kinds;
@@ -46,7 +47,7 @@ impl Mount {
         let view =
             View::new(scratch.records.clone(), NamespaceId::ROOT, kinds::AUTH_DATA, "m/".into());
         Self {
-            method: CertMethod::new(trust.clone(), &facts),
+            method: CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &facts),
             trust,
             facts,
             view,
@@ -458,7 +459,7 @@ async fn what_is_stored_is_in_force_after_a_restart_and_gone_when_unloaded() {
     mount.method.unload();
     assert!(mount.trust.accepts(web.leaf(), &[], later).is_err());
     let trust = Arc::new(TrustStore::new());
-    let again = CertMethod::new(trust.clone(), &mount.facts);
+    let again = CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &mount.facts);
     // The handshake comes before the first request, so loading must not wait for one.
     again.load(&mount.ctx()).await.unwrap();
     trust.accepts(web.leaf(), &[], NOW).unwrap();

@@ -8,6 +8,7 @@ use crate::core::acl::CheckRequest;
 use crate::core::audit::broker::AuditBroker;
 use crate::core::caller::Caller;
 use crate::core::context::{Core, CoreSettings, Parts, Unsealed};
+use crate::core::crl_source::NoCrlSource;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::{MountClass, MountConfig, NewMount, Registry};
 use crate::core::peer::{ConnectionInfo, VerifiedPeer};
@@ -79,7 +80,9 @@ impl Server {
         let roles = trust.clone();
         registry.methods.insert(
             "cert",
-            Box::new(move |facts| Ok(Arc::new(CertMethod::new(roles.clone(), facts)))),
+            Box::new(move |facts| {
+                Ok(Arc::new(CertMethod::new(roles.clone(), Arc::new(NoCrlSource), facts)))
+            }),
         );
         let parts = Parts {
             storage: scratch.storage.clone(),

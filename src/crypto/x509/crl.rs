@@ -14,7 +14,7 @@ use x509_parser::prelude::{
     CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
 };
 
-use super::ChainError;
+use super::{Anchors, ChainError};
 use crate::types::time::Timestamp;
 
 /// Largest list accepted, in bytes of DER.
@@ -46,6 +46,7 @@ pub struct Crl {
     signed: Vec<u8>,
     algorithm: Vec<u8>,
     signature: Vec<u8>,
+    issued_at: Timestamp,
     next_update: Option<Timestamp>,
     covers_leaves: bool,
     covers_issuers: bool,
@@ -78,6 +79,7 @@ impl Crl {
             signed: list.tbs_cert_list.as_ref().to_vec(),
             algorithm,
             signature: list.signature_value.data.to_vec(),
+            issued_at: Timestamp::from_secs(list.last_update().timestamp()),
             next_update: list.next_update().map(|time| Timestamp::from_secs(time.timestamp())),
             covers_leaves: true,
             covers_issuers: true,
@@ -109,6 +111,25 @@ impl Crl {
             return Err(CrlError::Empty);
         }
         sections.iter().map(|der| Self::from_der(der)).collect()
+    }
+
+    /// When it was issued (`thisUpdate`).
+    pub fn issued_at(&self) -> Timestamp {
+        self.issued_at
+    }
+
+    /// Whether the key of one of `anchors`, which it also names as its issuer, signed it.
+    pub fn is_signed_by(&self, anchors: &Anchors) -> bool {
+        anchors.certificates().iter().any(|der| {
+            super::parse(der).is_ok_and(|anchor| {
+                anchor.subject().as_raw() == self.issuer && self.signed_by(anchor.public_key().raw)
+            })
+        })
+    }
+
+    /// Whether it is of the same issuer as `other` and no older.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.issued_at >= other.issued_at
     }
 
     /// When the next list is due, if the issuer says so.
@@ -234,6 +255,11 @@ impl Crls {
     /// Adds the lists of `other`; what absence means stays as it is here.
     pub fn extend_from(&mut self, other: &Self) {
         self.entries.extend(other.entries.iter().cloned());
+    }
+
+    /// The lists themselves.
+    pub fn lists(&self) -> impl Iterator<Item = &Crl> {
+        self.entries.iter().map(|(crl, _)| crl.as_ref())
     }
 
     /// Whether there is no list.

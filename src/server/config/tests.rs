@@ -168,6 +168,7 @@ fn the_documented_file_has_every_key_with_its_default() {
     expect::<Server>("server", &mut documented);
     expect::<Listener>("listener", &mut documented);
     expect::<Trust>("trust", &mut documented);
+    expect::<Auth>("auth", &mut documented);
     expect::<super::Storage>("storage", &mut documented);
     expect::<Seal>("seal", &mut documented);
     expect::<AuditSink>("audit", &mut documented);

@@ -66,22 +66,28 @@ impl Clockwork for Broken {
 }
 
 /// What this thread counts.
-struct Counted {
+pub(super) struct Counted {
     handle: PrometheusHandle,
     _recording: LocalRecorderGuard<'static>,
 }
 
 impl Counted {
-    fn from_here() -> Self {
+    pub(super) fn from_here() -> Self {
         let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
         let handle = recorder.handle();
         Self { handle, _recording: metrics::set_default_local_recorder(recorder) }
     }
 
     fn of(&self, what: &str, job: &str) -> u64 {
-        let line = format!("leasehold_scheduler_{what}_total{{job=\"{job}\"}} ");
+        let line = format!("leasehold_scheduler_{what}_total{{job=\"{job}\"}}");
+        self.value(&line).map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// The value of a metric, by its name with its labels.
+    pub(super) fn value(&self, name: &str) -> Option<String> {
         let text = self.handle.render();
-        text.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |n| n.parse().unwrap())
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        Some(found.to_owned())
     }
 
     fn runs(&self, job: &str) -> u64 {

@@ -31,6 +31,8 @@ pub struct TestSetup {
     pub node: u64,
     /// The time.
     pub clock: Arc<ManualClock>,
+    /// Whose certificates are accepted; auth methods of the registry share it.
+    pub trust: Arc<TrustStore>,
 }
 
 impl TestSetup {
@@ -47,6 +49,7 @@ impl TestSetup {
             clock_jump_max: Ttl::from_secs(300),
             node: 1,
             clock: Arc::new(ManualClock::new(START)),
+            trust: Arc::new(TrustStore::new()),
         }
     }
 
@@ -60,7 +63,7 @@ impl TestSetup {
             clock: clock.clone(),
             registry: self.registry,
             audit: AuditBroker::unaudited(clock),
-            trust: Arc::new(TrustStore::new()),
+            trust: self.trust,
             seal: SealState::new(Vec::new(), &format!("node-{}", self.node)),
             settings: CoreSettings {
                 cluster_name: "test".into(),
@@ -135,11 +138,22 @@ impl TestCore {
 
     /// Mounts a secrets engine of the registry.
     pub async fn mount(&self, kind: &str, path: &str) -> Arc<Mounted> {
+        self.mount_as(MountClass::Secret, kind, path).await;
+        self.unsealed.mounts.at(path).unwrap()
+    }
+
+    /// Mounts an auth method of the registry, below `auth/`.
+    pub async fn mount_method(&self, kind: &str, path: &str) -> Arc<Mounted> {
+        self.mount_as(MountClass::Auth, kind, path).await;
+        self.unsealed.mounts.at(&format!("auth/{path}")).unwrap()
+    }
+
+    async fn mount_as(&self, class: MountClass, kind: &str, path: &str) {
         self.unsealed
             .mounts
             .enable(NewMount {
                 path: path.into(),
-                class: MountClass::Secret,
+                class,
                 kind: kind.into(),
                 description: String::new(),
                 options: Default::default(),
@@ -147,7 +161,6 @@ impl TestCore {
             })
             .await
             .unwrap();
-        self.unsealed.mounts.at(path).unwrap()
     }
 }
 

@@ -205,8 +205,13 @@ impl Ca {
 
     /// A revocation list in DER that lists `serials` and is due again at `next_update_secs`.
     pub fn crl(&self, serials: &[&[u8]], next_update_secs: u64) -> Vec<u8> {
+        self.crl_of(serials, NOT_BEFORE_SECS, next_update_secs)
+    }
+
+    /// The same, issued at `issued_secs`.
+    pub fn crl_of(&self, serials: &[&[u8]], issued_secs: u64, next_update_secs: u64) -> Vec<u8> {
         let epoch = date_time_ymd(1970, 1, 1);
-        let issued = epoch + Duration::from_secs(NOT_BEFORE_SECS);
+        let issued = epoch + Duration::from_secs(issued_secs);
         let revoked = |serial: &&[u8]| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
             revocation_time: issued,

@@ -1,0 +1,207 @@
+"""OpenBao's own command line and agent, the published program, unmodified."""
+
+import json
+import os
+import subprocess
+import time
+import unittest
+
+from broker import WithBroker
+
+PROGRAM = os.environ["BAO"]
+
+AGENT = """
+exit_after_auth = false
+pid_file = "{dir}/agent.pid"
+vault {{
+  address = "{address}"
+  ca_cert = "{dir}/ca.pem"
+  client_cert = "{dir}/workload.pem"
+  client_key = "{dir}/workload.key"
+}}
+auto_auth {{
+  method "cert" {{
+    config = {{
+      name = "workload"
+      ca_cert = "{dir}/ca.pem"
+      client_cert = "{dir}/workload.pem"
+      client_key = "{dir}/workload.key"
+    }}
+  }}
+  sink "file" {{
+    config = {{ path = "{dir}/agent-token" }}
+  }}
+}}
+template_config {{
+  static_secret_render_interval = "1s"
+}}
+template {{
+  contents = "{{{{ with secret \\"secret/data/hello\\" }}}}{{{{ .Data.metadata.version }}}}{{{{ end }}}}"
+  destination = "{dir}/rendered"
+}}
+"""
+
+
+class Bao(WithBroker):
+    def environment(self, who, token):
+        certificate, key = self.broker.identity(who)
+        made = {
+            "PATH": os.environ["PATH"],
+            "HOME": self.broker.dir,
+            "BAO_ADDR": self.broker.address,
+            "BAO_CACERT": self.broker.path("ca.pem"),
+            "BAO_CLIENT_CERT": certificate,
+            "BAO_CLIENT_KEY": key,
+        }
+        if token:
+            made["BAO_TOKEN"] = token
+        return made
+
+    def run_bao(self, *arguments, who="admin", token=None):
+        return subprocess.run(
+            [PROGRAM, *arguments],
+            env=self.environment(who, token),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def root(self, *arguments):
+        done = self.run_bao(*arguments, token=self.broker.root_token)
+        self.assertEqual(done.returncode, 0, f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def root_json(self, *arguments):
+        command, *rest = arguments
+        words = command.split()
+        return json.loads(self.root(*words, "-format=json", *rest))
+
+    def test_status(self):
+        status = self.root_json("status")
+        self.assertEqual((status["initialized"], status["sealed"]), (True, False))
+
+    def test_secrets(self):
+        self.root("kv", "put", "secret/app", "a=1", "b=2")
+        self.assertEqual(self.root("kv", "get", "-field=a", "secret/app"), "1")
+        self.root("kv", "patch", "secret/app", "a=3")
+        read = self.root_json("kv get", "secret/app")
+        self.assertEqual(read["data"]["data"], {"a": "3", "b": "2"})
+        self.assertIn("app", self.root_json("kv list", "secret"))
+        self.root("kv", "delete", "secret/app")
+        self.root("kv", "undelete", "-versions=2", "secret/app")
+        self.root("kv", "rollback", "-version=1", "secret/app")
+        self.assertEqual(self.root("kv", "get", "-field=a", "secret/app"), "1")
+        self.root("kv", "metadata", "put", "-max-versions=3", "secret/app")
+        self.root("kv", "metadata", "delete", "secret/app")
+        gone = self.run_bao("kv", "get", "secret/app", token=self.broker.root_token)
+        self.assertEqual(gone.returncode, 2)
+        self.assertIn("No value found", gone.stdout + gone.stderr)
+
+    def test_mounts(self):
+        self.root("secrets", "enable", "-path=plain", "-version=1", "kv")
+        self.root("kv", "put", "plain/x", "a=b")
+        self.assertEqual(self.root_json("kv get", "plain/x")["data"], {"a": "b"})
+        self.root("secrets", "tune", "-default-lease-ttl=1h", "plain/")
+        listed = self.root_json("secrets list", "-detailed")
+        self.assertEqual(listed["plain/"]["config"]["default_lease_ttl"], 3600)
+        self.root("secrets", "move", "plain/", "moved/")
+        self.root("secrets", "disable", "moved/")
+        self.root("auth", "enable", "-path=other", "cert")
+        self.assertIn("other/", self.root_json("auth list"))
+        self.root("auth", "disable", "other/")
+
+    def test_policies_and_tokens(self):
+        policy = self.broker.path("team.hcl")
+        with open(policy, "w") as file:
+            file.write('path "secret/data/hello" { capabilities = ["read"] }\n')
+        self.root("policy", "write", "team", policy)
+        self.assertIn("team", self.root_json("policy list"))
+        made = self.root_json("token create", "-policy=team", "-ttl=1h", "-no-default-policy")
+        token = made["auth"]["client_token"]
+        self.assertEqual(made["auth"]["policies"], ["team"])
+        seen = self.root("token", "capabilities", token, "secret/data/hello")
+        self.assertEqual(seen.strip(), "read")
+        read = self.run_bao("kv", "get", "secret/hello", token=token)
+        self.assertEqual(read.returncode, 0, read.stderr)
+        denied = self.run_bao("kv", "get", "secret/other", token=token)
+        self.assertEqual(denied.returncode, 2)
+        self.root("token", "renew", token)
+        self.root("token", "revoke", token)
+        again = self.run_bao("token", "lookup", token=token)
+        self.assertEqual(again.returncode, 2)
+
+    def test_login_by_certificate(self):
+        done = self.run_bao(
+            "login", "-method=cert", "-no-store", "-format=json", "name=workload", who="workload"
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        token = json.loads(done.stdout)["auth"]["client_token"]
+        read = self.run_bao("kv", "get", "secret/hello", who="workload", token=token)
+        self.assertEqual(read.returncode, 0, read.stderr)
+        stolen = self.run_bao("kv", "get", "secret/hello", who="admin", token=token)
+        self.assertEqual(stolen.returncode, 2)
+
+    def test_wrapping(self):
+        wrapped = self.root_json("kv get", "-wrap-ttl=60s", "secret/hello")["wrap_info"]["token"]
+        self.assertTrue(json.loads(self.root("unwrap", "-format=json", wrapped))["data"]["data"])
+        again = self.run_bao("unwrap", wrapped, token=self.broker.root_token)
+        self.assertEqual(again.returncode, 2)
+
+    def test_rotation(self):
+        before = self.root_json("operator key-status")["term"]
+        self.root("operator", "rotate")
+        self.assertEqual(self.root_json("operator key-status")["term"], before + 1)
+
+    def test_the_agent_logs_in_and_keeps_a_template_fresh(self):
+        config = self.broker.path("agent.hcl")
+        with open(config, "w") as file:
+            file.write(AGENT.format(dir=self.broker.dir, address=self.broker.address))
+        self.root("kv", "put", "secret/hello", "greeting=hallo")
+        with open(self.broker.path("agent.log"), "w") as log:
+            agent = subprocess.Popen(
+                [PROGRAM, "agent", f"-config={config}"],
+                env={"PATH": os.environ["PATH"], "HOME": self.broker.dir},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            first = self.rendered(lambda text: text != "")
+            self.root("kv", "put", "secret/hello", "greeting=salut")
+            self.rendered(lambda text: text == str(int(first) + 1))
+        finally:
+            agent.terminate()
+            agent.wait(timeout=30)
+
+    def rendered(self, wanted):
+        """The rendered text, once it is as wanted."""
+        deadline = time.monotonic() + 60
+        text = ""
+        while time.monotonic() < deadline:
+            if os.path.exists(self.broker.path("rendered")):
+                text = self.broker.read("rendered")
+                if wanted(text):
+                    return text
+            time.sleep(0.1)
+        self.fail(f"rendered {text!r}; the agent said: {self.broker.read('agent.log')[-2000:]}")
+
+
+class Sealing(Bao):
+    """A broker of its own, since it is sealed."""
+
+    def test_seal_and_unseal(self):
+        self.root("operator", "seal")
+        self.assertEqual(self.run_bao("status").returncode, 2, "sealed, by exit status")
+        for key in self.broker.unseal_keys["keys"][:2]:
+            self.run_bao("operator", "unseal", key)
+        self.assertEqual(self.run_bao("status").returncode, 0)
+
+
+def load_tests(loader, _standard, _pattern):
+    suite = unittest.TestSuite()
+    suite.addTests(loader.loadTestsFromTestCase(Bao))
+    suite.addTest(Sealing("test_seal_and_unseal"))
+    return suite
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,199 @@
+"""hvac, the usual Python client, unmodified."""
+
+import unittest
+
+import hvac
+import hvac.exceptions
+
+from broker import WithBroker
+
+POLICY = 'path "secret/data/team/*" { capabilities = ["read"] }'
+
+
+class Hvac(WithBroker):
+    def client(self, who="admin", token=None):
+        made = hvac.Client(
+            url=self.broker.address,
+            cert=self.broker.identity(who),
+            verify=self.broker.path("ca.pem"),
+        )
+        made.token = token
+        return made
+
+    def root(self):
+        return self.client(token=self.broker.root_token)
+
+    def test_status(self):
+        client = self.client()
+        self.assertTrue(client.sys.is_initialized())
+        self.assertFalse(client.sys.is_sealed())
+        health = client.sys.read_health_status(method="GET")
+        self.assertEqual((health["initialized"], health["sealed"]), (True, False))
+        self.assertEqual(client.sys.read_health_status(method="HEAD").status_code, 200)
+        self.assertIn("ha_enabled", client.sys.read_leader_status())
+
+    def test_versioned_secrets(self):
+        kv = self.root().secrets.kv.v2
+        kv.create_or_update_secret("app/a", {"user": "u", "pass": "1"}, cas=0)
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            kv.create_or_update_secret("app/a", {"user": "v"}, cas=0)
+        kv.patch("app/a", {"pass": "2"})
+        read = kv.read_secret_version("app/a", raise_on_deleted_version=True)
+        self.assertEqual(read["data"]["data"], {"user": "u", "pass": "2"})
+        self.assertEqual(read["data"]["metadata"]["version"], 2)
+        self.assertEqual(kv.list_secrets("app")["data"]["keys"], ["a"])
+        kv.update_metadata("app/a", max_versions=5, custom_metadata={"owner": "team"})
+        self.assertEqual(
+            kv.read_secret_metadata("app/a")["data"]["custom_metadata"], {"owner": "team"}
+        )
+        kv.delete_latest_version_of_secret("app/a")
+        with self.assertRaises(hvac.exceptions.InvalidPath):
+            kv.read_secret_version("app/a", raise_on_deleted_version=True)
+        deleted = kv.read_secret_version("app/a", raise_on_deleted_version=False)
+        self.assertNotEqual(deleted["data"]["metadata"]["deletion_time"], "")
+        kv.undelete_secret_versions("app/a", [2])
+        kv.read_secret_version("app/a", raise_on_deleted_version=True)
+        kv.destroy_secret_versions("app/a", [1])
+        kv.delete_metadata_and_all_versions("app/a")
+        with self.assertRaises(hvac.exceptions.InvalidPath):
+            kv.read_secret_metadata("app/a")
+
+    def test_plain_secrets_in_a_mount_of_their_own(self):
+        root = self.root()
+        root.sys.enable_secrets_engine("kv", path="plain", options={"version": "1"})
+        self.assertIn("plain/", root.sys.list_mounted_secrets_engines()["data"])
+        root.sys.tune_mount_configuration("plain", default_lease_ttl="1h", max_lease_ttl="2h")
+        tuned = root.sys.read_mount_configuration("plain")["data"]
+        self.assertEqual((tuned["default_lease_ttl"], tuned["max_lease_ttl"]), (3600, 7200))
+        kv = root.secrets.kv.v1
+        kv.create_or_update_secret("a", {"k": "v"}, mount_point="plain")
+        self.assertEqual(kv.read_secret("a", mount_point="plain")["data"], {"k": "v"})
+        self.assertEqual(kv.list_secrets("", mount_point="plain")["data"]["keys"], ["a"])
+        kv.delete_secret("a", mount_point="plain")
+        root.sys.move_backend("plain", "moved")
+        root.sys.disable_secrets_engine("moved")
+        self.assertNotIn("moved/", root.sys.list_mounted_secrets_engines()["data"])
+
+    def test_policies_and_capabilities(self):
+        root = self.root()
+        root.sys.create_or_update_policy("team", POLICY)
+        self.assertIn("team", root.sys.list_policies()["data"]["policies"])
+        self.assertEqual(root.sys.read_policy("team")["data"]["rules"], POLICY)
+        root.sys.create_or_update_acl_policy("team", POLICY)
+        self.assertEqual(root.sys.read_acl_policy("team")["data"]["policy"], POLICY)
+        token = root.auth.token.create(policies=["team"])["auth"]["client_token"]
+        paths = ["secret/data/team/x", "secret/data/other"]
+        asked = root.sys.get_capabilities(paths, token=token)["data"]
+        self.assertEqual((asked[paths[0]], asked[paths[1]]), (["read"], ["deny"]))
+        with self.assertRaises(hvac.exceptions.Forbidden):
+            self.client(token=token).secrets.kv.v2.read_secret_version(
+                "other", raise_on_deleted_version=True
+            )
+        root.sys.delete_policy("team")
+        self.assertNotIn("team", root.sys.list_policies()["data"]["policies"])
+
+    def test_tokens(self):
+        root = self.root()
+        self.assertTrue(root.is_authenticated())
+        made = root.auth.token.create(policies=["default"], ttl="1h", meta={"job": "nightly"})
+        child = self.client(token=made["auth"]["client_token"])
+        known = child.auth.token.lookup_self()["data"]
+        self.assertEqual((known["meta"], known["renewable"]), ({"job": "nightly"}, True))
+        self.assertLessEqual(child.auth.token.renew_self(increment="30m")["auth"]["lease_duration"], 3600)
+        accessor = made["auth"]["accessor"]
+        self.assertEqual(root.auth.token.lookup_accessor(accessor)["data"]["accessor"], accessor)
+        root.auth.token.create_or_update_role("job", allowed_policies="default", orphan=True)
+        self.assertEqual(root.auth.token.list_roles()["data"]["keys"], ["job"])
+        by_role = root.auth.token.create(role_name="job", policies=["default"])
+        self.assertTrue(by_role["auth"]["orphan"])
+        root.auth.token.revoke_accessor(accessor)
+        self.assertFalse(child.is_authenticated())
+        orphan = root.auth.token.create_orphan(policies=["default"])["auth"]["client_token"]
+        self.client(token=orphan).auth.token.revoke_self()
+        self.assertFalse(self.client(token=orphan).is_authenticated())
+
+    def test_certificate_login(self):
+        root = self.root()
+        root.auth.cert.create_ca_certificate_role(
+            name="web",
+            certificate=self.broker.read("ca.pem"),
+            allowed_uri_sans="spiffe://dev.leasehold.internal/workload/*",
+            token_policies=["default"],
+            mount_point="cert",
+        )
+        self.assertIn("web", root.auth.cert.list_certificate_roles()["data"]["keys"])
+        workload = self.client("workload")
+        login = workload.auth.cert.login(
+            name="web",
+            cert_pem=self.broker.identity("workload")[0],
+            key_pem=self.broker.identity("workload")[1],
+        )
+        self.assertIn("default", login["auth"]["policies"])
+        self.assertTrue(workload.is_authenticated())
+        # A token that a certificate was given is worth nothing with another.
+        stolen = self.client("admin", token=login["auth"]["client_token"])
+        self.assertFalse(stolen.is_authenticated())
+        root.auth.cert.delete_certificate_role("web")
+
+    def test_a_certificate_is_enough(self):
+        workload = self.client("workload")
+        read = workload.secrets.kv.v2.read_secret_version("hello", raise_on_deleted_version=True)
+        self.assertTrue(read["data"]["data"])
+
+    def test_wrapping(self):
+        root = self.root()
+        wrapped = root.sys.wrap({"a": "b"}, ttl=60)["wrap_info"]
+        self.assertEqual(wrapped["ttl"], 60)
+        self.assertEqual(self.client().sys.unwrap(token=wrapped["token"])["data"], {"a": "b"})
+        with self.assertRaises((hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden)):
+            self.client().sys.unwrap(token=wrapped["token"])
+
+    def test_leases(self):
+        root = self.root()
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            root.sys.read_lease("database/creds/none/x")
+        root.sys.revoke_prefix("database/creds/none")
+
+    def test_audit_is_listed(self):
+        self.assertTrue(self.root().sys.list_enabled_audit_devices()["data"])
+
+    def test_identity(self):
+        identity = self.root().secrets.identity
+        login = self.client("workload").auth.cert.login(
+            cert_pem=self.broker.identity("workload")[0],
+            key_pem=self.broker.identity("workload")[1],
+        )
+        entity = login["auth"]["entity_id"]
+        identity.update_entity(entity, metadata={"team": "red"})
+        self.assertIn(entity, identity.list_entities()["data"]["keys"])
+        self.assertEqual(identity.read_entity(entity)["data"]["metadata"], {"team": "red"})
+
+
+class Sealing(WithBroker):
+    def test_seal_and_unseal(self):
+        client = hvac.Client(
+            url=self.broker.address,
+            cert=self.broker.identity("admin"),
+            verify=self.broker.path("ca.pem"),
+            token=self.broker.root_token,
+        )
+        self.assertEqual(client.sys.read_seal_status()["sealed"], False)
+        self.assertEqual(client.sys.rotate_encryption_key().status_code, 204)
+        self.assertIn("term", client.sys.get_encryption_key_status()["data"])
+        client.sys.seal()
+        self.assertTrue(client.sys.is_sealed())
+        with self.assertRaises(hvac.exceptions.VaultDown):
+            client.sys.list_mounted_secrets_engines()
+        keys = self.broker.unseal_keys["keys"]
+        wrong = keys[0][:-4] + ("0" if keys[0][-4] != "0" else "1") + keys[0][-3:]
+        self.assertEqual(client.sys.submit_unseal_key(wrong)["progress"], 1)
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            client.sys.submit_unseal_key(keys[1])
+        self.assertEqual(client.sys.read_seal_status()["progress"], 0)
+        client.sys.submit_unseal_keys(keys)
+        self.assertFalse(client.sys.is_sealed())
+        self.assertTrue(client.is_authenticated())
+
+
+if __name__ == "__main__":
+    unittest.main()

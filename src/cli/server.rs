@@ -22,6 +22,9 @@ pub struct Server {
     /// Report every problem of the configuration, or print what would be in effect, and exit
     #[arg(long)]
     check: bool,
+    /// Begin at the machine's clock although the store has seen a later time: that time was wrong
+    #[arg(long)]
+    trust_clock: bool,
 }
 
 impl Server {
@@ -31,7 +34,7 @@ impl Server {
     /// A configuration with problems, or whatever keeps the server from running.
     pub fn run(self, process: &mut Process) -> Result<(), CliError> {
         let config = match Config::load(&self.config) {
-            Ok(config) => config,
+            Ok(config) => Config { trust_clock: self.trust_clock, ..config },
             Err(ConfigError::Unreadable { path, source }) => {
                 return Err(CliError::system(format!("cannot read {}", path.display()))(source));
             }

@@ -44,6 +44,9 @@ pub struct CoreSettings {
     pub cache_bytes: u64,
     /// How far the wall clock may run ahead of the monotonic one before revocations are held.
     pub clock_jump_max: Ttl,
+    /// Whether the machine's clock counts although the store has seen a later time: an operator says
+    /// that it was wrong then.
+    pub trust_clock: bool,
 }
 
 /// What the core is made of, brought by the server.

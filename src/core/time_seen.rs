@@ -1,6 +1,7 @@
 //! The latest time that the store has seen: no server on it begins earlier, whatever its clock says.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::storage::StorageError;
 use crate::types::id::NamespaceId;
@@ -18,22 +19,33 @@ struct Seen {
     latest: Timestamp,
 }
 
-/// Sees to it that the core's time does not begin before what the store has seen. At unseal, before
-/// anything is answered or revoked.
+/// Sees to it that the core's time does not begin before what the store has seen; or, when an operator
+/// says that the clock was wrong then, that the store forgets it. At unseal, before anything is answered
+/// or revoked.
 ///
 /// # Errors
-/// When the store fails.
+/// When the store fails, or the audit does not take that the time was set back.
 pub(in crate::core) async fn catch_up(core: &Core, unsealed: &Unsealed) -> Result<(), CoreError> {
-    if let Some(seen) = view(unsealed).get_fresh::<Seen>(NAME).await? {
-        let behind = seen.value.latest.millis_since(core.clock.now());
-        if behind > core.settings.clock_jump_max.as_millis() {
-            tracing::error!(
-                behind_secs = behind / 1000,
-                "the wall clock is behind the time that the store has seen, which counts"
-            );
-        }
-        core.clock.raise_to(seen.value.latest);
+    let Some(seen) = view(unsealed).get_fresh::<Seen>(NAME).await? else { return Ok(()) };
+    let (now, latest) = (core.clock.now(), seen.value.latest);
+    let behind = latest.millis_since(now);
+    if behind > 0 && core.settings.trust_clock {
+        let detail = json!({ "from": latest.to_rfc3339(), "to": now.to_rfc3339() });
+        core.audit
+            .record_event("time_set_back", &detail)
+            .await
+            .map_err(|error| CoreError::AuditUnavailable(Box::new(error)))?;
+        tracing::warn!(behind_secs = behind / 1000, "time is set back, as the command line says");
+        return view(unsealed).write(NAME, &Seen { latest: now }, Precondition::Any).await;
     }
+    if behind > core.settings.clock_jump_max.as_millis() {
+        tracing::error!(
+            behind_secs = behind / 1000,
+            "the clock is behind the time that the store has seen, which counts; if the clock was \
+             wrong then and is right now, start once with --trust-clock"
+        );
+    }
+    core.clock.raise_to(latest);
     Ok(())
 }
 

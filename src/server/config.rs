@@ -48,6 +48,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[telemetry]`
     pub telemetry: Telemetry,
+    /// Said on the command line alone: the machine's clock counts although the store has seen a later
+    /// time.
+    #[serde(skip)]
+    pub trust_clock: bool,
 }
 
 section! {
@@ -340,6 +344,7 @@ impl Config {
             leases: document.section("leases"),
             limits: document.section("limits"),
             telemetry: document.section("telemetry"),
+            trust_clock: false,
         };
         let mut problems = document.finish(&SECTIONS);
         config.fill_in();

@@ -305,6 +305,7 @@ fn settings(config: &Config) -> CoreSettings {
         },
         cache_bytes: CACHE_BYTES,
         clock_jump_max: Ttl::from_secs(leases.clock_jump_hold.duration().as_secs()),
+        trust_clock: config.trust_clock,
     }
 }
 

@@ -270,6 +270,33 @@ async fn a_sealed_server_comes_back_at_the_very_time_that_it_went() {
     node.scheduler.shutdown().await;
 }
 
+/// A machine that came up with a clock a year ahead must not leave the store there for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_was_wrong_is_forgotten_only_when_an_operator_says_so() {
+    let (_directory, storage) = sqlite();
+    let targets = Targets::new();
+    let first = Node::first(storage.clone(), &targets).await;
+    first.scheduler.shutdown().await;
+    let year = Ttl::from_secs(365 * 86_400);
+    let come_up = async |wall: Timestamp, trust_clock: bool| {
+        let clock = Arc::new(ManualClock::new(wall));
+        let setup = TestSetup { registry: targets.registry(), clock, ..TestSetup::new() };
+        let setup = TestSetup { trust_clock, ..setup };
+        let test = TestCore::join(storage.clone(), setup, &first.share).await;
+        let began = test.core.clock.now();
+        let TestCore { core, unsealed, .. } = test;
+        drop(unsealed);
+        assert!(core.seal().await);
+        began
+    };
+    let ahead = START.plus(year);
+    assert_eq!(come_up(ahead, false).await, ahead);
+    assert_eq!(come_up(START, false).await, ahead, "the clock is right again, and does not count");
+    assert_eq!(come_up(START, true).await, START);
+    assert_eq!(come_up(START, false).await, START, "said once is enough");
+    assert_eq!(come_up(Timestamp::from_secs(1000), false).await, START, "the guard is back");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_downtime_is_no_jump() {
     let (_directory, storage) = sqlite();

@@ -75,6 +75,7 @@ impl Node {
                 leases: LeaseSettings::default(),
                 cache_bytes: 1 << 20,
                 clock_jump_max: HOUR,
+                trust_clock: false,
             },
             node: 1,
         };

@@ -98,6 +98,7 @@ impl Server {
                 leases: LeaseSettings::default(),
                 cache_bytes: 1 << 20,
                 clock_jump_max: Ttl::from_secs(3600),
+                trust_clock: false,
             },
             node: 1,
         };

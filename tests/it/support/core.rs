@@ -27,6 +27,8 @@ pub struct TestSetup {
     pub max_ttl: Ttl,
     /// How far the wall clock may run ahead.
     pub clock_jump_max: Ttl,
+    /// Whether the clock counts although the store has seen a later time.
+    pub trust_clock: bool,
     /// This process, among all that share the store.
     pub node: u64,
     /// The time.
@@ -47,6 +49,7 @@ impl TestSetup {
             },
             max_ttl: Ttl::from_secs(86_400),
             clock_jump_max: Ttl::from_secs(300),
+            trust_clock: false,
             node: 1,
             clock: Arc::new(ManualClock::new(START)),
             trust: Arc::new(TrustStore::new()),
@@ -72,6 +75,7 @@ impl TestSetup {
                 leases: self.leases,
                 cache_bytes: 1 << 20,
                 clock_jump_max: self.clock_jump_max,
+                trust_clock: self.trust_clock,
             },
             node: self.node,
         };

@@ -498,13 +498,13 @@ pub enum AnchorError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// Broken base64, or a section that does not end.
-    #[error("the file is not valid PEM")]
+    #[error("is not valid PEM")]
     Malformed,
     /// No `CERTIFICATE` section.
-    #[error("the file has no certificate in PEM form")]
+    #[error("holds no certificate in PEM form")]
     NoCertificate,
     /// No private key section.
-    #[error("the file has no private key in PEM form")]
+    #[error("holds no private key in PEM form")]
     NoKey,
 }
 

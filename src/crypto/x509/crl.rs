@@ -323,7 +323,7 @@ pub enum CrlError {
     #[error("delta revocation lists are not supported")]
     Delta,
     /// No list in the file.
-    #[error("the file has no revocation list")]
+    #[error("holds no revocation list")]
     Empty,
     /// An indirect list.
     #[error("indirect revocation lists are not supported")]

@@ -10,9 +10,10 @@ use crate::types::id::{MountAccessor, NamespaceId, random_uuid};
 use crate::types::path::ApiPath;
 use crate::types::time::{Clock, Ttl};
 
-use super::engine::{AuthMethod, Engine, EngineContext, MountFacts, TokenType};
+use super::engine::{AuthMethod, Engine, EngineContext, MountFacts};
 use super::error::CoreError;
 use super::records::{Batch, Precondition, Records, kinds};
+use super::token::RoleTokenType;
 use super::view::{PutOptions, View};
 
 /// Name of the one record that holds the table.
@@ -46,8 +47,8 @@ pub struct MountConfig {
     pub audit_non_hmac_response_keys: Vec<String>,
     /// `hidden`, or `unauth` to be listed to anybody.
     pub listing_visibility: String,
-    /// Kind of token that an auth mount makes by default.
-    pub token_type: TokenType,
+    /// Kind of token that an auth mount makes.
+    pub token_type: RoleTokenType,
 }
 
 /// One mount, as stored.
@@ -72,6 +73,18 @@ pub struct MountEntry {
     /// Being taken down: nothing new is issued, what is out is being revoked.
     #[serde(default)]
     pub disabling: bool,
+    /// The last move that brought it where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Move>,
+}
+
+/// A move of a mount, which is over when it can be seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// A UUID, by which it can be asked for.
+    pub id: String,
+    /// Where the mount was.
+    pub from: String,
 }
 
 /// The instance behind a mount.
@@ -304,6 +317,7 @@ impl MountTable {
             options: new.options,
             config: new.config,
             disabling: false,
+            moved: None,
         };
         self.check_config(&entry.config)?;
         self.change(|entries| {
@@ -346,11 +360,12 @@ impl MountTable {
         .await
     }
 
-    /// Moves a mount; its records, accessor and identities stay.
+    /// Moves a mount; its records, accessor and identities stay. Answers the id of the move.
     ///
     /// # Errors
     /// When the source is not there or the target is taken or of the other class.
-    pub async fn rename(&self, from: &str, to: &str) -> Result<(), CoreError> {
+    pub async fn rename(&self, from: &str, to: &str) -> Result<String, CoreError> {
+        let id = random_uuid()?;
         self.change(|entries| {
             let index = entries
                 .iter()
@@ -362,10 +377,12 @@ impl MountTable {
             }
             moved.path = mount_path(to, moved.class)?;
             refuse_overlap(entries, &moved.path)?;
+            moved.moved = Some(Move { id: id.clone(), from: from.to_owned() });
             entries.push(moved);
             Ok(())
         })
-        .await
+        .await?;
+        Ok(id)
     }
 
     /// Takes the entry out of the table and wipes what it stored. Its leases must be gone by now.
@@ -421,6 +438,7 @@ impl MountTable {
             options: BTreeMap::new(),
             config: MountConfig::default(),
             disabling: false,
+            moved: None,
         };
         View::new(records.clone(), NamespaceId::ROOT, kinds::MOUNTS, String::new()).put(
             batch,

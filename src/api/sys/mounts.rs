@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
-use crate::core::engine::{EngineRequest, TokenType};
+use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::lease::Selector;
@@ -13,8 +13,7 @@ use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount}
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
 use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
-use crate::core::token::TokenSelector;
-use crate::types::id::random_uuid;
+use crate::core::token::{RoleTokenType, TokenSelector};
 use crate::types::path::ApiPath;
 
 /// The table.
@@ -32,7 +31,7 @@ const TUNE_FIELDS: &[FieldSpec] = &[
     field("listing_visibility", FieldKind::Text, "`hidden`, or `unauth` to be listed to anybody."),
     field("audit_non_hmac_request_keys", FieldKind::List, "Request fields audited in clear."),
     field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
-    field("token_type", FieldKind::Text, "Kind of token an auth mount makes by default."),
+    field("token_type", FieldKind::Text, "Kind of token an auth mount makes."),
     field("options", FieldKind::Map, "For the engine."),
 ];
 const ENABLE_FIELDS: &[FieldSpec] = &[
@@ -107,10 +106,7 @@ impl SystemRoutes for MountRoutes {
             "tune-mount" => tune(ctx, MountClass::Secret, request).await,
             "tune-auth" => tune(ctx, MountClass::Auth, request).await,
             "remount" => remount(ctx, &request.fields).await,
-            "remount-status" => Ok(Reply::data(json!({
-                "migration_id": request.params.get("id"),
-                "migration_info": { "status": "success" },
-            }))),
+            "remount-status" => remount_status(ctx, request.params.get("id")),
             "ui-mounts" => Ok(visible(ctx)),
             _ => ui_mount(ctx, request.params.get("path")),
         }
@@ -135,15 +131,16 @@ fn shown_path(entry: &MountEntry) -> &str {
 
 fn rendered(mounted: &Mounted) -> Value {
     let entry = &mounted.entry;
+    let mut config = json!({
+        "default_lease_ttl": entry.config.default_lease_ttl.as_secs(),
+        "max_lease_ttl": entry.config.max_lease_ttl.as_secs(),
+        "force_no_cache": false,
+        "listing_visibility": entry.config.listing_visibility,
+    });
+    show_token_type(&mut config, entry);
     json!({
         "accessor": entry.accessor,
-        "config": {
-            "default_lease_ttl": entry.config.default_lease_ttl.as_secs(),
-            "max_lease_ttl": entry.config.max_lease_ttl.as_secs(),
-            "force_no_cache": false,
-            "listing_visibility": entry.config.listing_visibility,
-            "token_type": entry.config.token_type.as_str(),
-        },
+        "config": config,
         "deprecation_status": "supported",
         "description": entry.description,
         "disabling": entry.disabling,
@@ -159,18 +156,28 @@ fn rendered(mounted: &Mounted) -> Value {
     })
 }
 
+/// Only auth mounts make tokens.
+fn show_token_type(config: &mut Value, entry: &MountEntry) {
+    if let (MountClass::Auth, Value::Object(config)) = (entry.class, config) {
+        config.insert("token_type".into(), json!(entry.config.token_type.as_str()));
+    }
+}
+
 /// What the server itself serves, listed as stock servers list it.
 fn own(class: MountClass) -> Vec<(&'static str, Value)> {
     let entry = |kind: &str, description: &str| {
+        let mut config = json!({
+            "default_lease_ttl": 0,
+            "max_lease_ttl": 0,
+            "force_no_cache": false,
+            "listing_visibility": "",
+        });
+        if let (MountClass::Auth, Value::Object(config)) = (class, &mut config) {
+            config.insert("token_type".into(), json!(RoleTokenType::default().as_str()));
+        }
         json!({
             "accessor": format!("{kind}_server"),
-            "config": {
-                "default_lease_ttl": 0,
-                "max_lease_ttl": 0,
-                "force_no_cache": false,
-                "listing_visibility": "",
-                "token_type": "default-service",
-            },
+            "config": config,
             "deprecation_status": "supported",
             "description": description,
             "disabling": false,
@@ -291,7 +298,7 @@ async fn tune(
         mounts.at(&path).ok_or_else(|| CoreError::invalid(format!("no mount at \"{path}\"")))?;
     if request.operation == Operation::Read {
         let config = &mounted.entry.config;
-        return Ok(Reply::data(json!({
+        let mut shown = json!({
             "default_lease_ttl": mounted.facts.default_ttl.as_secs(),
             "max_lease_ttl": mounted.facts.max_ttl.as_secs(),
             "description": mounted.entry.description,
@@ -300,9 +307,9 @@ async fn tune(
             "audit_non_hmac_request_keys": config.audit_non_hmac_request_keys,
             "audit_non_hmac_response_keys": config.audit_non_hmac_response_keys,
             "options": mounted.entry.options,
-            "token_type": config.token_type.as_str(),
-        }))
-        .shaped(Shape::EnvelopeAndTop));
+        });
+        show_token_type(&mut shown, &mounted.entry);
+        return Ok(Reply::data(shown).shaped(Shape::EnvelopeAndTop));
     }
     let fields = &request.fields;
     let config = tuned(mounted.entry.config.clone(), fields)?;
@@ -337,15 +344,12 @@ fn tuned(mut config: MountConfig, fields: &Fields) -> Result<MountConfig, CoreEr
     if let Some(visibility) = fields.text("listing_visibility")? {
         config.listing_visibility = visibility;
     }
-    config.token_type = match fields.text("token_type")?.as_deref() {
-        None => config.token_type,
-        Some("" | "default" | "default-service") => TokenType::Default,
-        Some("service") => TokenType::Service,
-        Some("batch" | "default-batch") => TokenType::Batch,
-        Some(_) => {
-            return Err(CoreError::field("token_type", "must be default, service or batch"));
-        }
-    };
+    if let Some(text) = fields.text("token_type")? {
+        config.token_type = RoleTokenType::parse(&text).ok_or_else(|| {
+            let problem = "must be service, batch, default-service or default-batch";
+            CoreError::field("token_type", problem)
+        })?;
+    }
     Ok(config)
 }
 
@@ -358,8 +362,24 @@ async fn remount(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Reply, Core
         (false, None) => to,
         _ => return Err(CoreError::field("to", "must be of the same kind as \"from\"")),
     };
-    ctx.unsealed.mounts.rename(from.as_str(), &to).await?;
-    Ok(Reply::data(json!({ "migration_id": random_uuid()? })).shaped(Shape::EnvelopeAndTop))
+    let id = ctx.unsealed.mounts.rename(from.as_str(), &to).await?;
+    Ok(Reply::data(json!({ "migration_id": id })).shaped(Shape::EnvelopeAndTop))
+}
+
+/// A move is done when it is answered, so those that are known have succeeded.
+fn remount_status(ctx: &SystemContext<'_>, id: &str) -> Result<Reply, CoreError> {
+    let mounts = ctx.unsealed.mounts.all();
+    let mut moves =
+        mounts.iter().filter_map(|mounted| Some((mounted, mounted.entry.moved.as_ref()?)));
+    let (mounted, found) = moves.find(|(_, one)| one.id == id).ok_or(CoreError::NotFound)?;
+    Ok(Reply::data(json!({
+        "migration_id": id,
+        "migration_info": {
+            "source_mount": found.from.trim_end_matches('/'),
+            "target_mount": mounted.entry.path.trim_end_matches('/'),
+            "status": "success",
+        },
+    })))
 }
 
 /// Whether the caller has any business with a mount: something below it, or it is listed to all.

@@ -11,6 +11,7 @@ use crate::core::fields::Fields;
 use crate::core::policy::PolicyName;
 
 use super::entry::TokenKind;
+use super::role::RoleTokenType;
 
 /// Most policies of one token or role.
 const POLICIES_MAX: usize = 256;
@@ -204,14 +205,13 @@ pub fn with_default(policies: &[String], no_default: bool) -> Vec<String> {
     names
 }
 
-/// What kind of token a log-in makes: the role's choice, else the mount's, else a service token.
-pub fn login_kind(role: TokenType, mount: TokenType) -> TokenKind {
-    match (role, mount) {
-        (TokenType::Batch, _) | (TokenType::Default, TokenType::Batch) => TokenKind::Batch,
-        (TokenType::Service, _) | (TokenType::Default, TokenType::Default | TokenType::Service) => {
-            TokenKind::Service
-        }
-    }
+/// What kind of token a log-in makes: what the role asks for, as far as the mount leaves the choice.
+pub fn login_kind(role: TokenType, mount: RoleTokenType) -> TokenKind {
+    mount.kind(match role {
+        TokenType::Batch => Some(TokenKind::Batch),
+        TokenType::Default => None,
+        TokenType::Service => Some(TokenKind::Service),
+    })
 }
 
 #[cfg(test)]
@@ -221,6 +221,21 @@ mod tests {
     fn read(value: Value) -> Result<TokenParameters, CoreError> {
         let fields = Fields::new(value.as_object().unwrap().clone());
         read_parameters(&fields, TokenParameters::default())
+    }
+
+    #[test]
+    fn a_mount_decides_the_kind_or_leaves_it_to_the_role() {
+        let kinds = |mount: &str| {
+            // As it is stored, and as older stores have it.
+            let mount: RoleTokenType = serde_json::from_value(json!(mount)).unwrap();
+            [TokenType::Default, TokenType::Batch, TokenType::Service]
+                .map(|role| login_kind(role, mount) == TokenKind::Batch)
+        };
+        assert_eq!(kinds("default-service"), [false, true, false]);
+        assert_eq!(kinds("default"), [false, true, false]);
+        assert_eq!(kinds("default-batch"), [true, true, false]);
+        assert_eq!(kinds("batch"), [true, true, true]);
+        assert_eq!(kinds("service"), [false, false, false]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::types::time::Ttl;
 
 use super::entry::TokenKind;
 
-/// What kind of token a role makes.
+/// What kind of token a role or an auth mount makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoleTokenType {
@@ -23,6 +23,7 @@ pub enum RoleTokenType {
     DefaultBatch,
     /// Service, unless a batch token is asked for.
     #[default]
+    #[serde(alias = "default")]
     DefaultService,
     /// Service, whatever is asked for.
     Service,

@@ -133,7 +133,7 @@ async fn serve(
     let identity = &ctx.unsealed.identity;
     if operation == Operation::Read {
         let entity = identity.get(id).await?.ok_or(CoreError::NotFound)?;
-        return Ok(Reply::data(shown(&entity)));
+        return Ok(Reply::data(shown(ctx, &entity)));
     }
     let disabled = fields.boolean("disabled")?;
     let metadata = fields.string_map("metadata")?;
@@ -196,7 +196,7 @@ async fn look_up(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Reply, Core
             return Err(CoreError::field("id", problem));
         }
     };
-    Ok(found.map_or_else(Reply::empty, |entity| Reply::data(shown(&entity))))
+    Ok(found.map_or_else(Reply::empty, |entity| Reply::data(shown(ctx, &entity))))
 }
 
 fn listed(names: Vec<String>) -> Result<Reply, CoreError> {
@@ -208,14 +208,24 @@ fn too_much(metadata: &BTreeMap<String, String>) -> bool {
         || metadata.iter().any(|(key, value)| key.len() + value.len() > METADATA_BYTES_MAX)
 }
 
-fn shown(entity: &Entity) -> Value {
+fn shown(ctx: &SystemContext<'_>, entity: &Entity) -> Value {
     let alias = &entity.alias;
+    // The mount may be gone by now.
+    let mounted = ctx.unsealed.mounts.by_accessor(&alias.mount_accessor);
+    let mount = mounted.as_ref().map(|mounted| &mounted.entry);
     json!({
         "aliases": [{
             "canonical_id": entity.id,
+            "creation_time": entity.created_at.to_rfc3339(),
+            "custom_metadata": {},
             "id": entity.id,
+            "last_update_time": entity.updated_at.to_rfc3339(),
+            "local": false,
+            "merged_from_canonical_ids": null,
             "metadata": alias.metadata,
             "mount_accessor": alias.mount_accessor,
+            "mount_path": mount.map(|entry| entry.path.as_str()).unwrap_or_default(),
+            "mount_type": mount.map(|entry| entry.kind.as_str()).unwrap_or_default(),
             "name": alias.name,
         }],
         "creation_time": entity.created_at.to_rfc3339(),

@@ -18,19 +18,25 @@ pub(super) async fn by_token(ctx: &SystemContext<'_>, plain: &str) -> Result<Rep
 
 /// The caller's own token; for a caller by certificate, what stands in its place.
 pub(super) async fn own(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {
-    let Via::Certificate { grant, .. } = &ctx.caller.via else {
+    let (Via::Certificate { grant, .. }, Some(peer)) = (&ctx.caller.via, &ctx.connection.peer)
+    else {
         let plain = ctx.token.map(|token| token.expose()).unwrap_or_default();
         return shown(ctx, own_token(ctx)?, plain).await;
     };
     let caller = ctx.caller;
     let now = ctx.core.clock.now();
+    let (issued, ends) = (peer.not_before(), caller.facts.expires_at.unwrap_or(peer.not_after()));
     Ok(Reply::data(json!({
         "accessor": "",
+        "creation_time": issued.as_secs(),
+        "creation_ttl": ends.remaining(issued),
         "display_name": caller.facts.display_name,
-        "entity_id": caller.facts.entity_id,
-        "expire_time": caller.facts.expires_at.map(|at| at.to_rfc3339()),
+        "entity_id": caller.facts.entity_id.as_ref().map(|id| id.as_str()).unwrap_or_default(),
+        "expire_time": ends.to_rfc3339(),
+        "explicit_max_ttl": 0,
         "id": "",
         "identity_policies": caller.identity_policies,
+        "issue_time": issued.to_rfc3339(),
         "meta": grant.metadata,
         "num_uses": 0,
         "orphan": true,
@@ -38,7 +44,7 @@ pub(super) async fn own(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {
         "policies": caller.token_policies,
         "renewable": false,
         "role": grant.role,
-        "ttl": caller.facts.expires_at.map(|at| at.remaining(now)),
+        "ttl": ends.remaining(now),
         "type": "certificate",
     })))
 }

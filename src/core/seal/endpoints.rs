@@ -417,6 +417,9 @@ impl Call<'_> {
             "performance_standby": false,
             "replication_performance_mode": "disabled",
             "replication_dr_mode": "disabled",
+            "enterprise": false,
+            "echo_duration_ms": 0,
+            "clock_skew_ms": 0,
             "server_time_utc": self.core.clock.now().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
         });

@@ -547,14 +547,15 @@ pub(super) fn refused_by_audit(error: AuditError) -> CoreError {
     CoreError::AuditUnavailable(Box::new(error))
 }
 
-/// Wraps an answer that is to be wrapped and is not yet.
+/// Wraps an answer that is to be wrapped, has something in it, and is not wrapped yet.
 async fn wrapped(
     unsealed: &Unsealed,
     reply: Reply,
     ttl: Option<Ttl>,
     path: &str,
 ) -> Result<Reply, CoreError> {
-    let Some(ttl) = ttl.filter(|_| reply.wrap.is_none()) else { return Ok(reply) };
+    let wanted = ttl.filter(|_| reply.wrap.is_none() && !reply.is_silent());
+    let Some(ttl) = wanted else { return Ok(reply) };
     let made = reply.made();
     let result = super::wrap::wrap(unsealed, reply, ttl, path).await;
     if result.is_err() {

@@ -142,7 +142,7 @@ impl Reply {
     }
 
     /// Whether there is nothing to say.
-    fn is_silent(&self) -> bool {
+    pub(in crate::core) fn is_silent(&self) -> bool {
         self.data.is_none()
             && self.warnings.is_empty()
             && self.auth.is_none()

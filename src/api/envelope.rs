@@ -12,13 +12,14 @@ use crate::types::id::RequestId;
 /// Renders an answer that the audit has accepted.
 pub(super) fn render(answered: Answered) -> Response<Body> {
     let request_id = answered.request_id().clone();
+    let mount_type = answered.mount_type().to_owned();
     match answered.result {
-        Ok(reply) => render_reply(reply, &request_id),
+        Ok(reply) => render_reply(reply, &request_id, &mount_type),
         Err(error) => render_error(&error, Some(&request_id)),
     }
 }
 
-fn render_reply(reply: Reply, request_id: &RequestId) -> Response<Body> {
+fn render_reply(reply: Reply, request_id: &RequestId, mount_type: &str) -> Response<Body> {
     let status = StatusCode::from_u16(reply.http_status()).unwrap_or(StatusCode::OK);
     if status == StatusCode::NO_CONTENT {
         return response(status, None, Body::empty(), Some(request_id));
@@ -31,11 +32,12 @@ fn render_reply(reply: Reply, request_id: &RequestId) -> Response<Body> {
             json_response(status, &Value::Object(reply.data.unwrap_or_default()), request_id)
         }
         Shape::Envelope => {
-            json_response(status, &Value::Object(envelope(reply, request_id)), request_id)
+            let whole = envelope(reply, request_id, mount_type);
+            json_response(status, &Value::Object(whole), request_id)
         }
         Shape::EnvelopeAndTop => {
             let data = reply.data.clone().unwrap_or_default();
-            let mut whole = envelope(reply, request_id);
+            let mut whole = envelope(reply, request_id, mount_type);
             for (name, value) in data {
                 whole.entry(name).or_insert(value);
             }
@@ -44,7 +46,7 @@ fn render_reply(reply: Reply, request_id: &RequestId) -> Response<Body> {
     }
 }
 
-fn envelope(reply: Reply, request_id: &RequestId) -> Map<String, Value> {
+fn envelope(reply: Reply, request_id: &RequestId, mount_type: &str) -> Map<String, Value> {
     let lease = reply.lease.as_ref();
     let mut map = Map::new();
     map.insert("request_id".into(), json!(request_id));
@@ -57,6 +59,7 @@ fn envelope(reply: Reply, request_id: &RequestId) -> Map<String, Value> {
     let warnings = if reply.warnings.is_empty() { Value::Null } else { json!(reply.warnings) };
     map.insert("warnings".into(), warnings);
     map.insert("auth".into(), reply.auth.as_ref().map_or(Value::Null, auth));
+    map.insert("mount_type".into(), json!(mount_type));
     map
 }
 

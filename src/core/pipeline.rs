@@ -27,7 +27,7 @@ use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
 use super::reply::{Made, Reply};
-use super::request::{Answered, Request, Verb};
+use super::request::{Answered, Request, ServedBy, Verb};
 use super::route::{self, Access, Params, RouteSpec};
 use super::token::Use;
 
@@ -63,9 +63,9 @@ impl Core {
         );
         let mutating = request.verb.operation().is_write();
         let mut ticket = self.audit.open(summary, mutating).await.map_err(refused_by_audit)?;
-        let mut route = "none".to_owned();
-        let result = self.serve(&mut ticket, &mut route, request).await;
-        self.conclude(ticket, route, result).await
+        let mut served = ServedBy { route: "none".to_owned(), mount_type: String::new() };
+        let result = self.serve(&mut ticket, &mut served, request).await;
+        self.conclude(ticket, served, result).await
     }
 
     /// Records a request that was refused before it reached the core: its path or body was bad.
@@ -83,13 +83,14 @@ impl Core {
     ) -> Result<Answered, CoreError> {
         let summary = summary(&id, received_at, verb.operation(), path, connection);
         let ticket = self.audit.open(summary, false).await.map_err(refused_by_audit)?;
-        self.conclude(ticket, "refused".to_owned(), Err(error)).await
+        let served = ServedBy { route: "refused".to_owned(), mount_type: String::new() };
+        self.conclude(ticket, served, Err(error)).await
     }
 
     async fn conclude(
         &self,
         mut ticket: AuditTicket,
-        route: String,
+        served: ServedBy,
         mut result: Result<Reply, CoreError>,
     ) -> Result<Answered, CoreError> {
         let unsealed = self.unsealed().ok();
@@ -122,7 +123,7 @@ impl Core {
         match ticket.finish(ending).await {
             Ok(receipt) => {
                 fail_point("request.audited");
-                Ok(Answered::new(result, route, receipt))
+                Ok(Answered::new(result, served, receipt))
             }
             Err(error) => {
                 if let (Ok(reply), Some(unsealed)) = (&result, &unsealed) {
@@ -136,7 +137,7 @@ impl Core {
     async fn serve(
         self: &Arc<Self>,
         ticket: &mut AuditTicket,
-        route: &mut String,
+        served: &mut ServedBy,
         mut request: Request,
     ) -> Result<Reply, CoreError> {
         let unsealed = self.unsealed()?;
@@ -148,6 +149,7 @@ impl Core {
         }
         let path = request.path.clone();
         let place = self.place(&unsealed, &path);
+        served.mount_type = mount_type(&place).to_owned();
         if let Place::Mount(mounted, _) = &place {
             ticket.set_mount(MountSummary {
                 kind: mounted.entry.kind.clone(),
@@ -177,7 +179,7 @@ impl Core {
             Place::Nowhere => None,
         };
         if let Some(found) = &matched {
-            *route = route_label(&place, found.route);
+            served.route = route_label(&place, found.route);
         }
         if let Some(found) = &matched
             && found.route.access == Access::Public
@@ -455,6 +457,19 @@ fn changes_standing(place: &Place<'_, '_>) -> bool {
         Place::System(table, _) => table.prefix() != "auth/token/",
         Place::Mount(mounted, _) => matches!(mounted.backend, Backend::Auth(_)),
         Place::Nowhere => false,
+    }
+}
+
+/// The kind of what is mounted there, as stock clients know it.
+fn mount_type<'a>(place: &'a Place<'_, '_>) -> &'a str {
+    match place {
+        Place::System(table, _) => match table.prefix() {
+            "auth/token/" => "token",
+            "identity/" => "identity",
+            _ => "system",
+        },
+        Place::Mount(mounted, _) => &mounted.entry.kind,
+        Place::Nowhere => "",
     }
 }
 

@@ -63,13 +63,22 @@ pub struct Request {
     pub idempotency_key: Option<String>,
 }
 
+/// Where a request led.
+#[derive(Debug)]
+pub(in crate::core) struct ServedBy {
+    /// The route, for metrics.
+    pub(in crate::core) route: String,
+    /// The kind of the mount; empty where there is none.
+    pub(in crate::core) mount_type: String,
+}
+
 /// An answer that the audit has accepted. There is no other way to make one, so nothing is answered
 /// that was not recorded.
 #[derive(Debug)]
 pub struct Answered {
     /// What is answered.
     pub result: Result<Reply, CoreError>,
-    route: String,
+    served: ServedBy,
     receipt: AuditReceipt,
 }
 
@@ -77,15 +86,20 @@ impl Answered {
     /// Joins an answer with the proof that it was recorded.
     pub(in crate::core) fn new(
         result: Result<Reply, CoreError>,
-        route: String,
+        served: ServedBy,
         receipt: AuditReceipt,
     ) -> Self {
-        Self { result, route, receipt }
+        Self { result, served, receipt }
     }
 
     /// The route that served it, such as `kv/data/*path`: for metrics.
     pub fn route(&self) -> &str {
-        &self.route
+        &self.served.route
+    }
+
+    /// The kind of the mount that served it, such as `kv`, or `system` for the server itself.
+    pub fn mount_type(&self) -> &str {
+        &self.served.mount_type
     }
 
     /// Which request it answers.

@@ -4,7 +4,7 @@
 //! list at the end of this file, which says what each is meant to be: a route that is new, gone or
 //! opened to others fails here until somebody has thought about it.
 
-mod routes;
+pub(crate) mod routes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn operations(list: &[Operation]) -> String {
 
 /// Where the engines and methods of the registry are mounted here, and with which options. Each
 /// has to be there.
-const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
+pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("cubbyhole/", "cubbyhole", &[]),
     ("kv1/", "kv", &[("version", "1")]),
     ("kv2/", "kv", &[("version", "2")]),
@@ -62,12 +62,10 @@ const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("auth/cert/", "cert", &[]),
 ];
 
-/// All routes of this build.
-fn all_routes() -> BTreeSet<Found> {
-    let mut all = BTreeSet::new();
-    for table in run::tables(Box::new(String::new), Access::Caller) {
-        all.extend(table.routes().iter().map(|route| found(table.prefix(), route)));
-    }
+/// All tables of this build, each with what its paths begin with.
+pub(crate) fn tables() -> Vec<(&'static str, &'static [RouteSpec])> {
+    let system = run::tables(Box::new(String::new), Access::Caller);
+    let mut all: Vec<_> = system.iter().map(|table| (table.prefix(), table.routes())).collect();
     let registry = run::registry(
         &Arc::new(TrustStore::new()),
         Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
@@ -89,9 +87,16 @@ fn all_routes() -> BTreeSet<Found> {
             Some(build) => build(&facts).unwrap().routes(),
             None => registry.methods[kind](&facts).unwrap().routes(),
         };
-        all.extend(routes.iter().map(|route| found(path, route)));
+        all.push((path, routes));
     }
     all
+}
+
+fn all_routes() -> BTreeSet<Found> {
+    let routes = |(prefix, table): (&'static str, &'static [RouteSpec])| {
+        table.iter().map(move |route| found(prefix, route))
+    };
+    tables().into_iter().flat_map(routes).collect()
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn every_route_is_in_the_list() {
 }
 
 /// How an operation is asked for.
-fn method(operation: &str) -> &'static str {
+pub(crate) fn method(operation: &str) -> &'static str {
     match operation {
         "create" | "update" => "POST",
         "delete" => "DELETE",

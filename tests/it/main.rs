@@ -22,6 +22,7 @@ mod database;
 mod database_engine;
 mod deploy;
 mod docs;
+mod golden;
 mod http;
 mod kv;
 mod lease;

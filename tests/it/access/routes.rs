@@ -1,17 +1,17 @@
 //! What each route is meant to be.
 
 /// One route.
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// With the prefix of its table or mount.
-    pub(super) pattern: &'static str,
+    pub(crate) pattern: &'static str,
     /// `caller`, `sudo`, `identified` or `public`.
-    pub(super) access: &'static str,
+    pub(crate) access: &'static str,
     /// What it serves, in alphabetical order.
-    pub(super) operations: &'static str,
+    pub(crate) operations: &'static str,
     /// A path that it matches.
-    pub(super) path: &'static str,
+    pub(crate) path: &'static str,
     /// A body to write.
-    pub(super) body: &'static str,
+    pub(crate) body: &'static str,
 }
 
 const fn row(
@@ -25,7 +25,7 @@ const fn row(
 }
 
 #[rustfmt::skip]
-pub(super) const EXPECTED: &[Expected] = &[
+pub(crate) const EXPECTED: &[Expected] = &[
     row("auth/cert/certs", "caller", "list", "auth/cert/certs", r#"{}"#),
     row("auth/cert/certs/:name", "caller", "create delete read update", "auth/cert/certs/x", r#"{"allowed_uri_sans":"spiffe://test.example/nobody"}"#),
     row("auth/cert/config", "caller", "read update", "auth/cert/config", r#"{"disable_binding":false}"#),

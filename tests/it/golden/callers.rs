@@ -1,0 +1,203 @@
+//! Answers about those who call: tokens, identities, certificates.
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use super::stage::Stage;
+use crate::support::broker::DOMAIN;
+use crate::support::pki::{Ca, NOT_AFTER_SECS, Spec};
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+#[tokio::test]
+async fn tokens_answer_as_recorded() {
+    let mut stage = Stage::open("tokens").await;
+    let asked = json!({
+        "policies": ["default"], "ttl": "1h", "display_name": "job", "meta": { "team": "a" },
+        "num_uses": 9, "explicit_max_ttl": "2h",
+    });
+    let made = stage.post("auth/token/create", asked).await;
+    let (token, accessor) = (text(&made["auth"]["client_token"]), text(&made["auth"]["accessor"]));
+    stage.post("auth/token/create", json!({ "policies": ["none", "default"], "ttl": "1h" })).await;
+    stage.post("auth/token/create", json!({ "period": "1h", "no_default_policy": true })).await;
+    stage.post("auth/token/create", json!({ "type": "batch", "ttl": "1h" })).await;
+    let scoped = json!({ "scopes": ["read:kv1/*"], "ttl": "1h", "bind_certificate": true });
+    stage.post("auth/token/create", scoped).await;
+    stage.post("auth/token/create", json!({ "ttl": "-1h" })).await;
+    stage.post("auth/token/create", json!({ "type": "paper" })).await;
+    stage.post("auth/token/create", json!({ "entity_alias": "x" })).await;
+    stage.post("auth/token/create-orphan", json!({ "ttl": "1h" })).await;
+
+    let own = stage.broker.admin().with_token(&token);
+    stage.ask_as("job", &own, "GET", "auth/token/lookup-self", Value::Null).await;
+    stage.ask_as("job", &own, "POST", "auth/token/lookup-self", json!({})).await;
+    stage.post("auth/token/lookup-self", json!({})).await;
+    let renew = json!({ "increment": "30m" });
+    stage.ask_as("job", &own, "POST", "auth/token/renew-self", renew).await;
+    stage.ask_as("job", &own, "POST", "auth/token/create", json!({ "ttl": "10m" })).await;
+    stage.ask_as("job", &own, "GET", "kv1/x", Value::Null).await;
+    stage.get("auth/token/lookup-self").await;
+    stage.post("auth/token/renew-self", json!({})).await;
+    stage.post("auth/token/lookup", json!({ "token": token })).await;
+    stage.get(&format!("auth/token/lookup?token={token}")).await;
+    stage.post("auth/token/lookup", json!({})).await;
+    stage.post("auth/token/lookup", json!({ "token": "hvs.none" })).await;
+    stage.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
+    stage.post("auth/token/lookup-accessor", json!({ "accessor": "none" })).await;
+    stage.post("auth/token/renew", json!({ "token": token, "increment": "1h" })).await;
+    stage.post("auth/token/renew", json!({ "token": "hvs.none" })).await;
+    stage.post("auth/token/renew-accessor", json!({ "accessor": accessor })).await;
+    stage.post("auth/token/renew-accessor", json!({ "accessor": "none" })).await;
+
+    roles(&mut stage).await;
+    ends(&mut stage, &token).await;
+    stage.finish();
+}
+
+async fn roles(stage: &mut Stage) {
+    stage.list("auth/token/roles").await;
+    stage.get("auth/token/roles/job").await;
+    stage.post("auth/token/roles/job", json!({ "allowed_policies": ["root"] })).await;
+    let role = json!({
+        "allowed_policies": ["default"], "path_suffix": "jobs", "renewable": false,
+        "token_explicit_max_ttl": "2h", "token_num_uses": 3,
+        "token_bound_cidrs": ["127.0.0.0/8"],
+    });
+    stage.post("auth/token/roles/job", role).await;
+    stage.get("auth/token/roles/job").await;
+    stage.list("auth/token/roles").await;
+    let made = stage.post("auth/token/create/job", json!({ "ttl": "1h" })).await;
+    let own = stage.broker.admin().with_token(&text(&made["auth"]["client_token"]));
+    stage.ask_as("token of the role", &own, "GET", "auth/token/lookup-self", Value::Null).await;
+    stage.post("auth/token/create/none", json!({})).await;
+    stage.delete("auth/token/roles/job").await;
+    stage.delete("auth/token/roles/job").await;
+}
+
+async fn ends(stage: &mut Stage, token: &str) {
+    stage.list("auth/token/accessors").await;
+    stage.post("auth/token/tidy", json!({})).await;
+    stage.post("auth/token/revoke", json!({ "token": token })).await;
+    stage.post("auth/token/revoke", json!({ "token": token })).await;
+    stage.post("auth/token/revoke", json!({})).await;
+    for path in ["revoke-self", "revoke-accessor", "revoke-orphan"] {
+        let made = stage.root.write("auth/token/create", json!({ "ttl": "1h" })).await.ok();
+        let (token, accessor) = (&made["auth"]["client_token"], &made["auth"]["accessor"]);
+        let at = format!("auth/token/{path}");
+        match path {
+            "revoke-self" => {
+                let own = stage.broker.admin().with_token(&text(token));
+                stage.ask_as("child", &own, "POST", &at, json!({})).await;
+                stage.ask_as("child", &own, "POST", &at, json!({})).await;
+            }
+            "revoke-accessor" => {
+                stage.post(&at, json!({ "accessor": accessor })).await;
+                stage.post(&at, json!({ "accessor": accessor })).await;
+            }
+            _ => {
+                stage.post(&at, json!({ "token": token })).await;
+                stage.post(&at, json!({ "token": token })).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn identities_answer_as_recorded() {
+    let mut stage = Stage::open("identity").await;
+    stage.list("identity/entity/id").await;
+    stage.list("identity/entity/name").await;
+    let methods = stage.root.read("sys/auth").await.data();
+    let accessor = &methods["cert/"]["accessor"];
+    stage.post("identity/entity-alias", json!({ "name": "x", "mount_accessor": "none" })).await;
+    let alias = json!({ "name": "spiffe://test.example/web", "mount_accessor": accessor });
+    let stored = stage.post("identity/entity-alias", alias).await;
+    let id = text(&stored["data"]["id"]);
+    let entity = stage.root.read(&format!("identity/entity/id/{id}")).await.data();
+    let name = text(&entity["name"]);
+    stage.know(&name, "<name>");
+    for (by, value) in [("id", id), ("name", name)] {
+        let at = format!("identity/entity/{by}/{value}");
+        stage.get(&at).await;
+        stage.post(&at, json!({ "policies": ["root"] })).await;
+        stage.post(&at, json!({ "metadata": { "team": "a" }, "policies": ["default"] })).await;
+        stage.get(&at).await;
+        stage.get(&format!("identity/entity/{by}/none")).await;
+        stage.post(&format!("identity/entity/{by}/none"), json!({ "policies": [] })).await;
+        stage.list(&format!("identity/entity/{by}")).await;
+        stage.post("identity/lookup/entity", json!({ by: value })).await;
+    }
+    let alias =
+        json!({ "alias_name": "spiffe://test.example/web", "alias_mount_accessor": accessor });
+    stage.post("identity/lookup/entity", alias).await;
+    stage.post("identity/lookup/entity", json!({ "name": "none" })).await;
+    stage.post("identity/lookup/entity", json!({})).await;
+    stage.finish();
+}
+
+#[tokio::test]
+async fn certificates_answer_as_recorded() {
+    let mut stage = Stage::open("cert").await;
+    stage.list("auth/cert/certs").await;
+    stage.get("auth/cert/certs/web").await;
+    stage.post("auth/cert/certs/web", json!({ "certificate": "none" })).await;
+    stage.post("auth/cert/certs/web", json!({ "token_policies": ["default"] })).await;
+    let uri = format!("spiffe://{DOMAIN}/web");
+    let role = json!({
+        "allowed_uri_sans": uri, "token_policies": "default", "token_ttl": "1h",
+        "display_name": "the web",
+    });
+    stage.post("auth/cert/certs/web", role).await;
+    stage.get("auth/cert/certs/web").await;
+    let ca = Ca::root("own");
+    let role = json!({ "certificate": ca.pem(), "allowed_common_names": "*.example" });
+    stage.post("auth/cert/certs/own", role).await;
+    stage.get("auth/cert/certs/own").await;
+    stage.list("auth/cert/certs").await;
+
+    stage.get("auth/cert/config").await;
+    stage.post("auth/cert/config", json!({ "disable_binding": "perhaps" })).await;
+    let config = json!({ "enable_identity_alias_metadata": true });
+    stage.post("auth/cert/config", config).await;
+    stage.get("auth/cert/config").await;
+
+    stage.list("auth/cert/crls").await;
+    stage.get("auth/cert/crls/own").await;
+    stage.post("auth/cert/crls/own", json!({ "crl": "none" })).await;
+    stage.post("auth/cert/crls/own", json!({ "url": "ftp://lists.example/" })).await;
+    let list = BASE64.encode(&ca.crl(&[&[0x11, 0x22]], NOT_AFTER_SECS));
+    let list = format!("-----BEGIN X509 CRL-----\n{list}\n-----END X509 CRL-----\n");
+    stage.post("auth/cert/crls/own", json!({ "crl": list })).await;
+    stage.get("auth/cert/crls/own").await;
+    stage.list("auth/cert/crls").await;
+    stage.delete("auth/cert/crls/own").await;
+    stage.delete("auth/cert/crls/own").await;
+
+    let spec = Spec::svid(&uri).serial(&[0x0a, 0x0b, 0x0c]);
+    let leaf = stage.broker.pki.clients.issue(&spec);
+    let web = stage.broker.caller(&leaf);
+    let made = stage.ask_as("web", &web, "POST", "auth/cert/login", json!({})).await;
+    stage.ask_as("web", &web, "POST", "auth/cert/login", json!({ "name": "web" })).await;
+    stage.ask_as("web", &web, "POST", "auth/cert/login", json!({ "name": "own" })).await;
+    stage.ask_as("web", &web, "POST", "auth/cert/login", json!({ "name": "none" })).await;
+    let token = text(&made["auth"]["client_token"]);
+    let token = stage.broker.caller(&leaf).with_token(&token);
+    stage.ask_as("web's token", &token, "GET", "auth/token/lookup-self", Value::Null).await;
+    stage.ask_as("web's token", &token, "POST", "auth/token/renew-self", json!({})).await;
+    let other = stage.broker.caller(&stage.broker.svid("web"));
+    let other = other.with_token(token.token().unwrap());
+    let path = "auth/token/lookup-self";
+    stage.ask_as("web's token, another's certificate", &other, "GET", path, Value::Null).await;
+    stage.ask_as("web", &web, "GET", path, Value::Null).await;
+    stage.ask_as("web", &web, "POST", "auth/token/renew-self", json!({})).await;
+    let nobody = stage.broker.nobody();
+    stage.ask_as("nobody", &nobody, "POST", "auth/cert/login", json!({})).await;
+    let admin = stage.broker.admin();
+    stage.ask_as("unknown", &admin, "POST", "auth/cert/login", json!({})).await;
+    stage.ask_as("unknown", &admin, "GET", path, Value::Null).await;
+    stage.delete("auth/cert/certs/own").await;
+    stage.delete("auth/cert/certs/own").await;
+    stage.finish();
+}

@@ -20,6 +20,7 @@ use super::error::CoreError;
 use super::identity::IdentityStore;
 use super::lease::{LeaseSettings, Leases};
 use super::mount::{MountTable, Registry};
+use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
 use super::policies::PolicyStore;
 use super::records::Records;
@@ -174,6 +175,8 @@ pub struct Unsealed {
     pub mounts: Arc<MountTable>,
     /// Policies.
     pub policies: Arc<PolicyStore>,
+    /// Password policies.
+    pub passwords: PasswordPolicies,
     /// Entities.
     pub identity: Arc<IdentityStore>,
     /// Tokens.
@@ -221,6 +224,7 @@ impl Unsealed {
         }));
         Ok(Arc::new(Self {
             policies: Arc::new(PolicyStore::new(records.clone())),
+            passwords: PasswordPolicies::new(records.clone()),
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
             callers: super::caller::CallerCache::default(),
             records,

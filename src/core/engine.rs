@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::types::id::{EntityId, MountAccessor};
+use crate::types::secret::SecretString;
 use crate::types::time::{Clock, Timestamp, Ttl};
 
 use super::acl::permit::Permit;
 use super::error::CoreError;
 use super::fields::Fields;
 use super::operation::Operation;
+use super::passwords::PasswordPolicies;
 use super::peer::VerifiedPeer;
 use super::records::CallerRow;
 use super::reply::Reply;
@@ -67,6 +69,24 @@ pub struct EngineContext<'a> {
     pub view: &'a View,
     /// The time.
     pub clock: &'a Arc<dyn Clock>,
+}
+
+impl EngineContext<'_> {
+    /// A password by the password policy of that name. The policies are the server's, not the
+    /// mount's: what an engine gets to see of them is what they generate.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such policy.
+    pub async fn password(&self, policy: &str) -> Result<SecretString, CoreError> {
+        let policies = PasswordPolicies::new(self.view.records().clone());
+        match policies.compiled(policy).await? {
+            Some(policy) => Ok(policy.generate()?),
+            None => Err(CoreError::invalid(format!(
+                "there is no password policy {policy:?}: write sys/policies/password/{policy}, or \
+                 name another"
+            ))),
+        }
+    }
 }
 
 /// A request that was routed, judged and let through.

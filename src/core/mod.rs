@@ -18,6 +18,7 @@ pub mod lifetime;
 mod login;
 pub mod mount;
 pub mod operation;
+pub mod passwords;
 pub mod peer;
 mod pipeline;
 pub mod policies;

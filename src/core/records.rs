@@ -68,6 +68,8 @@ pub mod kinds {
     pub const OPERATION: Kind = Kind(14);
     /// Whatever auth methods keep below their mounts.
     pub const AUTH_DATA: Kind = Kind(15);
+    /// Password policies by name.
+    pub const PASSWORD_POLICY: Kind = Kind(16);
 }
 
 /// A record read back.

@@ -1,5 +1,7 @@
 //! The database engine behind its port, against a real PostgreSQL and a real store.
 
+mod passwords;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod certificates;
 mod cluster;
 mod leases;
+mod passwords;
 mod policies;
 mod reload;
 mod secrets;

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod leases;
 pub mod metrics;
 pub mod mounts;
+pub mod passwords;
 pub mod policies;
 pub mod wrapping;
 
@@ -21,6 +22,7 @@ pub fn tables(
         Box::new(audit::AuditRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(policies::PolicyRoutes),
+        Box::new(passwords::PasswordPolicyRoutes),
         Box::new(leases::LeaseRoutes),
         Box::new(wrapping::WrappingRoutes),
         Box::new(metrics::MetricsRoutes::new(render_metrics, metrics_access)),

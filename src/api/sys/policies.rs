@@ -165,7 +165,7 @@ async fn policy(ctx: &SystemContext<'_>, request: EngineRequest<'_>) -> Result<R
 }
 
 /// Policy text may come in base64; no policy in clear is valid base64, since that has no braces.
-fn decoded(text: String) -> String {
+pub(super) fn decoded(text: String) -> String {
     data_encoding::BASE64
         .decode(text.trim().as_bytes())
         .ok()

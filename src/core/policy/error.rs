@@ -204,3 +204,87 @@ pub enum PolicyNameError {
     #[error("the policy name has an empty or dot segment")]
     Segment,
 }
+
+/// A password policy that was refused: where and why.
+#[derive(Debug, thiserror::Error)]
+#[error("the password policy{place}: {problem}")]
+pub struct PasswordPolicyError {
+    pub(super) place: Place,
+    pub(super) problem: PasswordProblem,
+}
+
+/// Why a password policy was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordProblem {
+    /// More than [`super::password::PASSWORD_POLICY_BYTES_MAX`] bytes.
+    #[error("the text is longer than 16 KiB")]
+    TooLarge,
+    /// Not HCL.
+    #[error("{0}")]
+    Syntax(SyntaxProblem),
+    /// Not JSON.
+    #[error("not valid JSON: {0}")]
+    Json(serde_json::Error),
+    /// A key that password policies do not have.
+    #[error("unknown key {key:?}")]
+    UnknownKey {
+        /// The key.
+        key: String,
+    },
+    /// A key twice in one block.
+    #[error("the key {key:?} is given twice")]
+    DuplicateKey {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value of the wrong kind.
+    #[error("{key:?} must be {expected}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// No `length`.
+    #[error("there is no length")]
+    NoLength,
+    /// A length, or a number of characters, that no policy may ask for.
+    #[error("passwords have 4 to 100 characters")]
+    Length,
+    /// No `rule "charset"`.
+    #[error("there is no rule \"charset\" to draw characters from")]
+    NoRule,
+    /// More than [`super::password::PASSWORD_RULES_MAX`] rules.
+    #[error("there are more than 32 rules")]
+    TooManyRules,
+    /// A rule of a kind that does not exist.
+    #[error("there is no rule {kind:?}: use \"charset\"")]
+    RuleKind {
+        /// As written.
+        kind: String,
+    },
+    /// A rule without characters.
+    #[error("a rule has no charset")]
+    NoCharset,
+    /// A character that passwords do not have.
+    #[error("a charset has a character that is not printable ASCII")]
+    Character,
+    /// Rules that no password of that length can satisfy.
+    #[error("the rules ask for {needed} characters, and there are {length}")]
+    Unsatisfiable {
+        /// The sum of `min-chars`.
+        needed: usize,
+        /// The length.
+        length: usize,
+    },
+}
+
+impl PasswordProblem {
+    pub(super) fn wrong_type(key: &str, expected: &'static str) -> Self {
+        Self::WrongType { key: key.to_owned(), expected }
+    }
+
+    pub(super) fn twice(key: &'static str) -> Self {
+        Self::DuplicateKey { key }
+    }
+}

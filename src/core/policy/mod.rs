@@ -25,6 +25,7 @@ pub mod capability;
 pub mod constraint;
 pub mod error;
 mod json;
+pub mod password;
 pub mod pattern;
 mod rule;
 mod syntax;

@@ -90,6 +90,8 @@ impl DatabaseEngine {
                 role.db_name
             )));
         }
+        // Asked before a lease is planned, so that nothing has to be taken back for want of a policy.
+        password::for_users_of(ctx, &target.config.value).await?;
         let template = target.config.value.name_template()?;
         let username = template.render(&caller.display_name, name, ctx.clock.now())?;
         let data = serde_json::to_value(LeaseData::new(&role, username))
@@ -113,7 +115,7 @@ impl DatabaseEngine {
         let failed = |error| failure(&data.config, error);
         let target = self.target(ctx, &data.config).await?;
         let creation = data.creation().map_err(failed)?;
-        let password = password::generate()?;
+        let password = password::for_users_of(ctx, &target.config.value).await?;
         let user = NewUser {
             name: &data.username,
             password: &password,

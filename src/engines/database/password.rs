@@ -1,10 +1,27 @@
-//! Generated passwords.
+//! Generated passwords: by the password policy that a database names, else in our own way.
 
+use super::config::ConfigRecord;
+use crate::core::engine::EngineContext;
+use crate::core::error::CoreError;
 use crate::types::id::random_base62;
 use crate::types::secret::{RandomError, SecretString};
 
 /// Length of a generated password: 24 characters of base62 are 142 bits.
 pub const PASSWORD_CHARS: usize = 24;
+
+/// A password for a user of the database that is configured so.
+///
+/// # Errors
+/// `Invalid` when its password policy is not there.
+pub(super) async fn for_users_of(
+    ctx: &EngineContext<'_>,
+    config: &ConfigRecord,
+) -> Result<SecretString, CoreError> {
+    match config.password_policy.as_str() {
+        "" => Ok(generate()?),
+        policy => ctx.password(policy).await,
+    }
+}
 
 /// A random password of base62 with at least one upper-case letter, lower-case letter and digit.
 ///

@@ -18,6 +18,7 @@ use crate::core::records::Precondition;
 use crate::core::reply::Reply;
 use crate::core::view::Entry;
 use crate::types::id::random_base62;
+use crate::types::secret::SecretString;
 use crate::types::time::{Timestamp, Ttl};
 
 /// Lifetime of a trial user on its target.
@@ -188,9 +189,10 @@ impl DatabaseEngine {
         let now = ctx.clock.now();
         let username = target.config.value.name_template()?.render(TRIAL_CALLER, name, now)?;
         let trial = TrialRecord { data: LeaseData::new(role, username), started_at: now };
+        let password = password::for_users_of(ctx, &target.config.value).await?;
         let record = trial_name(&trial.data.username);
         ctx.view.write(&record, &trial, Precondition::Absent).await?;
-        let report = run_trial(&target, &trial.data, now).await;
+        let report = run_trial(&target, &trial.data, &password, now).await;
         if let Err(stage) = &report
             && !stage.user_is_gone
         {
@@ -269,22 +271,21 @@ impl FailedTrial {
 async fn run_trial(
     target: &Target,
     data: &LeaseData,
+    password: &SecretString,
     now: Timestamp,
 ) -> Result<Value, FailedTrial> {
     let failed =
         |field, user_is_gone| move |error: DriverError| FailedTrial { field, error, user_is_gone };
     let creation = data.creation().map_err(failed("creation_statements", true))?;
     let revocation = data.revocation().map_err(failed("revocation_statements", true))?;
-    let password = password::generate()
-        .map_err(|error| failed("creation_statements", true)(DriverError::Random(error)))?;
     let user = NewUser {
         name: &data.username,
-        password: &password,
+        password,
         expires: now.plus(TRIAL_TTL),
         creation: &creation,
     };
     target.driver.create_user(&user).await.map_err(failed("creation_statements", false))?;
-    let login = target.driver.can_log_in(&data.username, &password).await;
+    let login = target.driver.can_log_in(&data.username, password).await;
     let login = match login {
         Ok(true) => "accepted".to_owned(),
         Ok(false) => "refused".to_owned(),

@@ -17,6 +17,7 @@ use crate::core::error::CoreError;
 use crate::core::reply::Reply;
 use crate::core::view::Entry;
 use crate::types::id::random_base62;
+use crate::types::secret::SecretString;
 use crate::types::time::{Timestamp, Ttl};
 
 /// Pause after the first failed rotation; doubled with each further one.
@@ -42,8 +43,15 @@ impl DatabaseEngine {
     ) -> Result<(), CoreError> {
         let mut entry = load(ctx, name).await?;
         if entry.value.pending_password.is_none() {
+            let new = match self.new_password(ctx, &entry.value.db_name).await {
+                Ok(new) => new,
+                Err(error) => {
+                    note_failure(ctx, name, entry, false).await?;
+                    return Err(error);
+                }
+            };
             let precondition = precondition(Some(&entry));
-            entry.value.pending_password = Some(StoredSecret::new(password::generate()?));
+            entry.value.pending_password = Some(StoredSecret::new(new));
             ctx.view.write(&record_name(name), &entry.value, precondition).await?;
             entry = load(ctx, name).await?;
         }
@@ -71,6 +79,16 @@ impl DatabaseEngine {
                 }
             }
         }
+    }
+
+    /// A password as the configuration of the database `name` wants it.
+    async fn new_password(
+        &self,
+        ctx: &EngineContext<'_>,
+        name: &str,
+    ) -> Result<SecretString, CoreError> {
+        let target = self.target(ctx, name).await?;
+        password::for_users_of(ctx, &target.config.value).await
     }
 
     /// Does what is due and tells when it wants to be called again.
@@ -156,7 +174,7 @@ impl DatabaseEngine {
         }
         let statements = entry.value.rotation()?;
         let username = entry.value.username.clone();
-        let new = password::generate()?;
+        let new = password::for_users_of(ctx, &entry.value).await?;
         let before = precondition(Some(&entry));
         entry.value.pending_password = Some(StoredSecret::new(new.duplicate()));
         entry.value.generation = random_base62(16)?;

@@ -104,11 +104,11 @@ impl DatabaseEngine {
         let username = fields.text("username")?.unwrap_or_default();
         check_username(&username)?;
         let now = ctx.clock.now();
-        let role = StaticRoleRecord {
+        let mut role = StaticRoleRecord {
             schedule: Schedule::from_fields(fields, None)?,
             rotation_statements: fields.statements("rotation_statements")?.unwrap_or_default(),
             password: None,
-            pending_password: Some(StoredSecret::new(password::generate()?)),
+            pending_password: None,
             rotated_at: now,
             due_at: now,
             failures: 0,
@@ -135,6 +135,8 @@ impl DatabaseEngine {
                 return Err(CoreError::field("username", format!("is rotated by {path} already")));
             }
         }
+        let first = password::for_users_of(ctx, &target.config.value).await?;
+        role.pending_password = Some(StoredSecret::new(first));
         ctx.view.write(&record_name(name), &role, Precondition::Absent).await?;
         if let Err(error) = self.rotate(ctx, name).await {
             // The user may have the pending password by now. It is nobody's before this call has

@@ -29,6 +29,8 @@ pub const LONG: i64 = 24 * 3600;
 pub const BRIEF: i64 = 2;
 /// What a renewal asks for, in seconds.
 const RENEWED: i64 = 30 * 3600;
+/// Acts for each rotation of the keys, on average.
+const KEYS_ROTATED_ONE_IN: usize = 100;
 /// Names that one clerk writes to.
 const SLOTS: usize = 4;
 /// Credentials that one clerk holds; then it gives some back.
@@ -328,6 +330,9 @@ impl Clerk {
     pub async fn act(&mut self, world: &World, desk: &Desk, dice: &mut Dice) -> Result<(), Lost> {
         let (mut held, mut tokens) = (self.held(world), self.live_tokens());
         let slot = dice.below(SLOTS);
+        if dice.below(KEYS_ROTATED_ONE_IN) == 0 {
+            return self.send(desk, ("POST", "sys/rotate"), &[], Value::Null).await.map(|_| ());
+        }
         let choice = dice.below(20);
         if held.len() >= HELD_MAX {
             let index = *dice.pick(&mut held).unwrap();

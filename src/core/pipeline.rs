@@ -103,6 +103,7 @@ impl Core {
                 ending.status = reply.http_status();
                 ending.lease_id = reply.lease_id().cloned();
                 if let Some(unsealed) = &unsealed {
+                    withdraw_unless_finished(&mut ticket, unsealed, reply);
                     let redaction = Redaction::new(&unsealed.audit_key);
                     let wrapping = reply.wrap.as_ref();
                     ending.wrapping_accessor =
@@ -346,6 +347,7 @@ impl Core {
         let warnings = unknown_fields(found.route, &request.fields);
         let call = Call { found, operation, permit };
         let mut reply = self.dispatch(&ctx, place, call, &request).await?;
+        withdraw_unless_finished(ticket, unsealed, &reply);
         reply.warnings.extend(warnings);
         if operation.is_write() && changes_standing(place) {
             unsealed.callers.forget();
@@ -577,6 +579,15 @@ async fn wrapped(
         take_back(unsealed, made).await;
     }
     result
+}
+
+/// Has the leases of an answer taken back when nobody waits for it any more.
+fn withdraw_unless_finished(ticket: &mut AuditTicket, unsealed: &Unsealed, reply: &Reply) {
+    let made = reply.made().leases;
+    if !made.is_empty() {
+        let leases = Arc::clone(&unsealed.leases);
+        ticket.unless_finished(move || made.iter().for_each(|lease| leases.withdraw(lease)));
+    }
 }
 
 /// Takes back what was made with an answer that cannot leave.

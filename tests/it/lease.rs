@@ -4,6 +4,7 @@ mod bulk;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod given_up;
 mod issue;
 mod nesting;
 mod renew;

@@ -1,5 +1,7 @@
 //! Ticket and receipt: what makes an unaudited answer impossible to write.
 
+use std::fmt;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::AuditError;
@@ -8,14 +10,17 @@ use super::entry::{CallerSummary, Draft, MountSummary, OperationSummary, Outcome
 use super::redact::RedactedData;
 use crate::types::id::RequestId;
 
+type Undo = Box<dyn FnOnce() + Send + Sync>;
+
 /// An operation that is being audited. Finish it to get the receipt that an answer needs; dropping it
 /// records the operation as aborted.
 #[must_use = "an operation whose ticket is dropped is recorded as aborted"]
-#[derive(Debug)]
 pub struct AuditTicket {
     broker: AuditBroker,
     /// `None` once the entry is on its way.
     draft: Option<Box<Draft>>,
+    /// What is done when the operation is not finished.
+    undo: Option<Undo>,
     /// Room in the queue for the entry.
     _slot: OwnedSemaphorePermit,
 }
@@ -34,7 +39,7 @@ impl AuditTicket {
             request: None,
             response: None,
         };
-        Self { broker, draft: Some(Box::new(draft)), _slot: slot }
+        Self { broker, draft: Some(Box::new(draft)), undo: None, _slot: slot }
     }
 
     /// Who the caller turned out to be.
@@ -68,6 +73,12 @@ impl AuditTicket {
         self.change(|draft| draft.response = Some(data));
     }
 
+    /// Has `undo` done, instead of what was said before, unless the operation is finished: when its
+    /// request is given up, or no sink accepts the entry.
+    pub fn unless_finished(&mut self, undo: impl FnOnce() + Send + Sync + 'static) {
+        self.undo = Some(Box::new(undo));
+    }
+
     /// Which request this is.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.draft.as_ref().map(|draft| &draft.summary.request_id)
@@ -85,6 +96,7 @@ impl AuditTicket {
             self.broker.observe_store_sequence(sequence);
         }
         self.broker.record(draft.body(Some(&outcome))).await?;
+        self.undo = None;
         Ok(AuditReceipt { request_id: draft.summary.request_id })
     }
 
@@ -95,8 +107,17 @@ impl AuditTicket {
     }
 }
 
+impl fmt::Debug for AuditTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditTicket").field("draft", &self.draft).finish_non_exhaustive()
+    }
+}
+
 impl Drop for AuditTicket {
     fn drop(&mut self) {
+        if let Some(undo) = self.undo.take() {
+            undo();
+        }
         if let Some(draft) = self.draft.take() {
             self.broker.record_aborted(draft.body(None));
         }

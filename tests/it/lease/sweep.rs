@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !done().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -16,18 +16,18 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 /// The sweep as the server runs it.
-struct Running {
+pub(super) struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    fn start(world: &World) -> Self {
+    pub(super) fn start(world: &World) -> Self {
         let stop = CancellationToken::new();
         Self { task: tokio::spawn(world.leases().clone().run_sweep(stop.clone())), stop }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }

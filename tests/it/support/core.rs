@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leasehold::core::audit::AuditSink;
 use leasehold::core::audit::broker::AuditBroker;
 use leasehold::core::clock_guard::GuardedClock;
 use leasehold::core::context::{Core, CoreSettings, Parts, Unsealed};
@@ -35,6 +36,8 @@ pub struct TestSetup {
     pub clock: Arc<ManualClock>,
     /// Whose certificates are accepted; auth methods of the registry share it.
     pub trust: Arc<TrustStore>,
+    /// Where the audit goes; nothing is audited without.
+    pub sinks: Vec<Arc<dyn AuditSink>>,
 }
 
 impl TestSetup {
@@ -53,6 +56,7 @@ impl TestSetup {
             node: 1,
             clock: Arc::new(ManualClock::new(START)),
             trust: Arc::new(TrustStore::new()),
+            sinks: Vec::new(),
         }
     }
 
@@ -61,11 +65,15 @@ impl TestSetup {
         let guard = Arc::new(GuardedClock::new(self.clock, self.clock_jump_max));
         let clock: Arc<dyn Clock> = guard.clone();
         let initialized = leasehold::core::seal::is_initialized(storage.as_ref()).await.unwrap();
+        let audit = match self.sinks.is_empty() {
+            true => AuditBroker::unaudited(clock.clone()),
+            false => AuditBroker::new(self.sinks, <_>::default(), clock.clone()).unwrap(),
+        };
         let parts = Parts {
             storage,
-            clock: clock.clone(),
+            clock,
             registry: self.registry,
-            audit: AuditBroker::unaudited(clock),
+            audit,
             trust: self.trust,
             seal: SealState::new(Vec::new(), &format!("node-{}", self.node)),
             settings: CoreSettings {

@@ -12,7 +12,8 @@ use leasehold::core::engine::{
 };
 use leasehold::core::error::CoreError;
 use leasehold::core::mount::Registry;
-use leasehold::core::route::RouteSpec;
+use leasehold::core::operation::Operation;
+use leasehold::core::route::{RouteSpec, route};
 use leasehold::types::time::{Timestamp, Ttl};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -188,16 +189,18 @@ impl Drop for Underway<'_> {
 #[async_trait]
 impl Engine for TargetEngine {
     fn routes(&self) -> &'static [RouteSpec] {
-        &[]
+        const ROUTES: &[RouteSpec] =
+            &[route("creds", "creds/*name", "A credential.", &[Operation::Read], &[])];
+        ROUTES
     }
 
     async fn handle(
         &self,
         _ctx: &EngineContext<'_>,
         _permit: &Permit,
-        _request: EngineRequest<'_>,
+        request: EngineRequest<'_>,
     ) -> Result<Outcome, CoreError> {
-        Err(CoreError::Unsupported)
+        Ok(Outcome::Issue(plan("pg", request.params.get("name"), Ttl::from_secs(3600))))
     }
 
     async fn issue(

@@ -1,0 +1,122 @@
+//! Requests whose answer does not leave: given up by their caller at any moment, or not audited. What
+//! they leased is taken back at once.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+
+use leasehold::audit::file::{FileSink, FileSinkConfig, SyncPolicy};
+use leasehold::core::audit::AuditSink;
+use leasehold::core::peer::ConnectionInfo;
+use leasehold::core::request::{Request, Verb};
+use leasehold::types::id::RequestId;
+use leasehold::types::path::ApiPath;
+use leasehold::types::secret::SecretString;
+use serde_json::Map;
+use tempfile::TempDir;
+
+use super::sweep::{Running, until};
+use super::*;
+
+const MINUTE: Ttl = Ttl::from_secs(60);
+
+/// A world with a real audit.
+async fn audited() -> (World, Arc<FileSink>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let config = FileSinkConfig { name: "file".into(), path, sync: SyncPolicy::Always };
+    let mut sink = None;
+    let world = World::with(|setup| {
+        let opened = Arc::new(FileSink::open(config, setup.clock.clone()).unwrap());
+        sink = Some(opened.clone());
+        setup.sinks.push(opened);
+    })
+    .await;
+    (world, sink.unwrap(), directory)
+}
+
+fn request(token: &str, name: &str, wrap_ttl: Option<Ttl>) -> Request {
+    Request {
+        id: RequestId::random().unwrap(),
+        received_at: START,
+        verb: Verb::Read,
+        path: ApiPath::parse(&format!("db/creds/{name}")).unwrap(),
+        fields: Map::new(),
+        token: Some(SecretString::new(token.to_owned())),
+        connection: ConnectionInfo {
+            peer: None,
+            remote: SocketAddr::from(([127, 0, 0, 1], 4)),
+            listener: "test".into(),
+            id: 7,
+        },
+        wrap_ttl,
+        idempotency_key: None,
+    }
+}
+
+async fn root(world: &World) -> String {
+    world.test.unsealed.tokens.create_root().await.unwrap().plain.expose().to_owned()
+}
+
+/// Drops a future when it has been polled so often and is not done.
+async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    std::future::poll_fn(move |cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_given_up_at_any_moment_leaves_nothing() {
+    let (world, _sink, _directory) = audited().await;
+    let (token, running) = (root(&world).await, Running::start(&world));
+    for wrap_ttl in [None, Some(MINUTE)] {
+        let mut answered_after = None;
+        for times in 0..200 {
+            let name = format!("u{times}-{}", wrap_ttl.is_some());
+            let asked = world.test.core.handle(request(&token, &name, wrap_ttl));
+            if let Some(answered) = polled(times, asked).await {
+                assert!(answered.unwrap().result.is_ok());
+                assert_eq!(world.targets.live(), BTreeSet::from([name]));
+                answered_after = Some(times);
+                break;
+            }
+            // Time for an intent that came to be after its request was given up, not for a lease.
+            let mut secs = 0..200;
+            until("nothing is leased", async || {
+                world.advance(secs.next().map_or(0, |_| 1));
+                world.rows().await.is_empty()
+            })
+            .await;
+            assert_eq!(world.targets.live(), BTreeSet::new(), "given up after {times} polls");
+        }
+        let times = answered_after.expect("it is answered some time");
+        assert!(times > 3, "{times}: there was hardly a moment to give up at");
+        for row in world.rows().await {
+            world.leases().revoke(&row.id).await.unwrap();
+        }
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_audited_leaves_nothing_wrapped_or_not() {
+    let (world, sink, _directory) = audited().await;
+    let (token, running) = (root(&world).await, Running::start(&world));
+    sink.close().await;
+    for (name, wrap_ttl) in [("plain", None), ("wrapped", Some(MINUTE))] {
+        let issued = world.targets.issues();
+        let refused = world.test.core.handle(request(&token, name, wrap_ttl)).await.unwrap_err();
+        assert!(matches!(refused, CoreError::AuditUnavailable(_)), "{refused:?}");
+        assert_eq!(world.targets.issues(), issued + 1, "there was something to take back");
+        until("it is taken back", async || world.targets.live().is_empty()).await;
+        until("it is forgotten", async || world.rows().await.is_empty()).await;
+    }
+    running.end().await;
+}

@@ -1,11 +1,12 @@
 //! What is mounted where, and the instances that serve it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use crate::storage::RowKey;
 use crate::types::id::{MountAccessor, NamespaceId, random_uuid};
 use crate::types::path::ApiPath;
 use crate::types::time::{Clock, Ttl};
@@ -105,6 +106,10 @@ pub struct Mounted {
     pub view: View,
     /// What serves it.
     pub backend: Backend,
+    /// The row that stands while the mount takes something on. Whatever is issued requires it in the
+    /// commit that makes it durable, so that nothing is begun on a mount that is being taken down,
+    /// however old the table is that a node still has.
+    pub gate: RowKey,
     clock: Arc<dyn Clock>,
 }
 
@@ -123,6 +128,14 @@ impl Mounted {
             Backend::Secret(engine) => Ok(engine),
             Backend::Auth(_) => Err(CoreError::Unsupported),
         }
+    }
+
+    /// Why it takes nothing on any more.
+    pub(super) fn closing(&self) -> CoreError {
+        CoreError::invalid(match self.entry.class {
+            MountClass::Auth => "the mount is being disabled and lets nobody in any more",
+            MountClass::Secret => "the mount is being disabled and issues nothing any more",
+        })
     }
 
     /// The auth method.
@@ -269,7 +282,8 @@ impl MountTable {
         };
         let base = format!("{}/", entry.uuid);
         let view = View::new(self.records.clone(), NamespaceId::ROOT, kind, base);
-        Ok(Mounted { entry, facts, view, backend, clock: self.clock.clone() })
+        let gate = self.records.key(&self.store().full_name(&gate_name(&entry)));
+        Ok(Mounted { entry, facts, view, backend, gate, clock: self.clock.clone() })
     }
 
     /// All mounts, by path.
@@ -294,6 +308,14 @@ impl MountTable {
     /// The mount at exactly `path` (with its slash).
     pub fn at(&self, path: &str) -> Option<Arc<Mounted>> {
         self.mounted.load().get(path).cloned()
+    }
+
+    /// Whether the mount still takes something on, as the store says.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_open(&self, mounted: &Mounted) -> Result<bool, CoreError> {
+        Ok(self.records.storage().get(mounted.gate).await?.is_some())
     }
 
     /// The mount with that accessor.
@@ -407,8 +429,18 @@ impl MountTable {
     ) -> Result<(), CoreError> {
         let _changing = self.changing.lock().await;
         let (mut entries, precondition) = self.stored().await?;
+        let before = gates(&entries);
         edit(&mut entries)?;
-        self.store().write(TABLE, &entries, precondition).await?;
+        let after = gates(&entries);
+        let (store, mut batch) = (self.store(), Batch::new());
+        store.put(&mut batch, TABLE, &entries, precondition, PutOptions::default())?;
+        for opened in after.difference(&before) {
+            put_gate(&store, &mut batch, opened)?;
+        }
+        for closed in before.difference(&after) {
+            store.delete(&mut batch, closed, Precondition::Any);
+        }
+        store.commit(&batch).await?;
         self.put_in_service(entries).await
     }
 
@@ -440,13 +472,9 @@ impl MountTable {
             disabling: false,
             moved: None,
         };
-        View::new(records.clone(), NamespaceId::ROOT, kinds::MOUNTS, String::new()).put(
-            batch,
-            TABLE,
-            &vec![cubbyhole],
-            Precondition::Absent,
-            PutOptions::default(),
-        )
+        let store = View::new(records.clone(), NamespaceId::ROOT, kinds::MOUNTS, String::new());
+        put_gate(&store, batch, &gate_name(&cubbyhole))?;
+        store.put(batch, TABLE, &[cubbyhole], Precondition::Absent, PutOptions::default())
     }
 
     /// Withdraws what the mounts contributed elsewhere: the server is being sealed.
@@ -502,6 +530,19 @@ fn mount_path(path: &str, class: MountClass) -> Result<String, CoreError> {
         }
         MountClass::Secret => Ok(path.as_str().to_owned()),
     }
+}
+
+fn gate_name(entry: &MountEntry) -> String {
+    format!("open:{}", entry.uuid)
+}
+
+/// The names of the gates that belong to a table: one for each mount that is not being taken down.
+fn gates(entries: &[MountEntry]) -> BTreeSet<String> {
+    entries.iter().filter(|entry| !entry.disabling).map(gate_name).collect()
+}
+
+fn put_gate(store: &View, batch: &mut Batch, name: &str) -> Result<(), CoreError> {
+    store.put(batch, name, &(), Precondition::Absent, PutOptions::default())
 }
 
 fn refuse_overlap(entries: &[MountEntry], path: &str) -> Result<(), CoreError> {

@@ -243,6 +243,7 @@ impl Core {
         let permit = Permit::unauthenticated(&request.path, operation);
         let warnings = unknown_fields(found.route, &request.fields);
         let mut reply = match place {
+            Place::Mount(mounted, _) if mounted.entry.disabling => return Err(mounted.closing()),
             Place::Mount(mounted, _) => {
                 let auth = AuthRequest {
                     operation,
@@ -417,7 +418,7 @@ async fn issue(
     request: &Request,
 ) -> Result<Reply, CoreError> {
     if mounted.entry.disabling {
-        return Err(CoreError::invalid("the mount is being disabled and issues nothing any more"));
+        return Err(mounted.closing());
     }
     if let Some(entity) = &ctx.caller.entity {
         ctx.unsealed.identity.ensure(entity).await?;

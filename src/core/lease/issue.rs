@@ -131,6 +131,7 @@ impl Leases {
             let options = PutOptions::default();
             self.idempotency().put(&mut batch, name, &value, replacing, options)?;
         }
+        batch.also(Change::RequireRow { key: issuing.mounted.gate });
         if let Some(key) = issuing.caller_row {
             batch.also(Change::RequireRow { key });
         }
@@ -150,6 +151,11 @@ impl Leases {
                 Ok(())
             }
             Err(CoreError::Storage(StorageError::Limit)) => Err(self.which_cap(lease).await?),
+            Err(CoreError::Storage(StorageError::Conflict))
+                if !self.mounts.is_open(issuing.mounted).await? =>
+            {
+                Err(issuing.mounted.closing())
+            }
             // Another request with the same key was faster: its answer is there in a moment.
             Err(CoreError::Storage(StorageError::Conflict)) if lease.idempotency.is_some() => {
                 Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) })

@@ -108,3 +108,43 @@ async fn a_lease_issued_on_one_node_is_renewed_and_revoked_on_the_other() {
     first.leases().revoke(&lease).await.unwrap();
     assert_eq!((first.targets.live().len(), first.rows().await.len()), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_that_one_node_removes_issues_nothing_on_another() {
+    let (first, second) = two().await;
+    let lease = first.issue("pg", "u1").await;
+    let mounts = &first.test.unsealed.mounts;
+    // While one node takes it down, the other goes on issuing with the table that it has.
+    let taking_down = async {
+        mounts
+            .tune("db/", |entry| {
+                entry.disabling = true;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let accessor = first.mounted.facts.accessor.clone();
+        first.leases().revoke_all(Selector::Mount(accessor)).await.unwrap();
+        while !first.rows().await.is_empty() {
+            first.sweep().await;
+            // What it was about to issue is its own to take back.
+            second.sweep().await;
+        }
+        mounts.remove("db/").await.unwrap();
+    };
+    let issuing = async {
+        for n in 0.. {
+            if let Err(error) = second.try_issue("pg", &format!("v{n}")).await {
+                return error;
+            }
+        }
+        unreachable!()
+    };
+    let ((), error) = tokio::join!(taking_down, issuing);
+    assert!(matches!(error, CoreError::Invalid(_) | CoreError::Denied { .. }), "{error:?}");
+    let error = second.try_issue("pg", "last").await.unwrap_err();
+    assert!(error.public_text().contains("is being disabled"), "{error}");
+    second.sweep().await;
+    assert_eq!((first.targets.live().len(), first.rows().await.len()), (0, 0));
+    assert!(first.lease(&lease).await.is_none());
+}

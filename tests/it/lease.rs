@@ -6,6 +6,7 @@ mod cluster;
 mod faults;
 mod given_up;
 mod issue;
+mod mounts;
 mod nesting;
 mod renew;
 mod revoke;

@@ -11,7 +11,7 @@ use crate::core::lifetime::{Lifetime, Span};
 use crate::core::records::{Batch, Precondition};
 use crate::core::reply::AuthReply;
 use crate::core::view::PutOptions;
-use crate::storage::{Change, StorageError};
+use crate::storage::{Change, RowKey, StorageError};
 use crate::types::id::{Accessor, EntityId, MountAccessor, random_base62};
 use crate::types::secret::SecretString;
 use crate::types::time::{Timestamp, Ttl};
@@ -217,6 +217,19 @@ impl TokenStore {
     /// `Invalid` when no time is left to give, the chosen id is taken or malformed, or the parent is
     /// gone.
     pub async fn create(&self, new: NewToken) -> Result<IssuedToken, CoreError> {
+        self.make(new, None).await
+    }
+
+    /// Makes the token of a log-in, while the row `gate` of the mount is there: the mount takes away
+    /// all of its tokens when it goes, and none may be made after that.
+    ///
+    /// # Errors
+    /// As [`TokenStore::create`], and `Storage(Conflict)` when the mount is going.
+    pub async fn log_in(&self, new: NewToken, gate: RowKey) -> Result<IssuedToken, CoreError> {
+        self.make(new, Some(gate)).await
+    }
+
+    async fn make(&self, new: NewToken, gate: Option<RowKey>) -> Result<IssuedToken, CoreError> {
         let now = self.clock.now();
         let parent = match &new.parent {
             Some(hash) => Some(self.live_parent(hash, now).await?),
@@ -232,8 +245,17 @@ impl TokenStore {
         let chosen = check_kind(&new)?;
         let entry = entry(new, depth, span, now)?;
         let (plain, token) = match entry.token_type {
-            TokenKind::Batch => self.seal_batch(entry)?,
-            TokenKind::Service => self.store(entry, chosen).await?,
+            TokenKind::Batch => {
+                let sealed = self.seal_batch(entry)?;
+                // Nothing of it is stored, so the gate can only be looked at.
+                if let Some(gate) = gate
+                    && self.records.storage().get(gate).await?.is_none()
+                {
+                    return Err(StorageError::Conflict.into());
+                }
+                sealed
+            }
+            TokenKind::Service => self.store(entry, chosen, gate).await?,
         };
         Ok(IssuedToken { plain, token: Arc::new(token), ttl, warnings })
     }
@@ -338,10 +360,14 @@ impl TokenStore {
         &self,
         entry: TokenEntry,
         chosen: Option<SecretString>,
+        gate: Option<RowKey>,
     ) -> Result<(SecretString, TokenLookup), CoreError> {
         let is_chosen = chosen.is_some();
         let mut batch = Batch::new();
         let (plain, token) = self.stage(&mut batch, entry, chosen)?;
+        if let Some(key) = gate {
+            batch.also(Change::RequireRow { key });
+        }
         if let Some(parent) = &token.entry.parent {
             // Holds the parent against being removed: it is removed only without children.
             batch.also(Change::RequireRow { key: self.row_key_of(parent) });

@@ -36,5 +36,6 @@ pub mod spiffe;
 pub mod time_seen;
 pub mod token;
 pub mod trust;
+mod unanswered;
 pub mod view;
 pub mod wrap;

@@ -26,10 +26,11 @@ use super::lease::Issuing;
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
-use super::reply::{Made, Reply};
+use super::reply::Reply;
 use super::request::{Answered, Request, ServedBy, Verb};
 use super::route::{self, Access, Params, RouteSpec};
 use super::token::Use;
+use super::unanswered::{take_back, withdraw_unless_finished};
 
 /// Where a path leads.
 enum Place<'c, 'p> {
@@ -580,27 +581,6 @@ async fn wrapped(
         take_back(unsealed, made).await;
     }
     result
-}
-
-/// Has the leases of an answer taken back when nobody waits for it any more.
-fn withdraw_unless_finished(ticket: &mut AuditTicket, unsealed: &Unsealed, reply: &Reply) {
-    let made = reply.made().leases;
-    if !made.is_empty() {
-        let leases = Arc::clone(&unsealed.leases);
-        ticket.unless_finished(move || made.iter().for_each(|lease| leases.withdraw(lease)));
-    }
-}
-
-/// Takes back what was made with an answer that cannot leave.
-async fn take_back(unsealed: &Unsealed, made: Made) {
-    for lease in &made.leases {
-        unsealed.leases.withdraw(lease);
-    }
-    for accessor in &made.tokens {
-        if let Err(error) = unsealed.tokens.revoke_by_accessor(accessor).await {
-            tracing::error!(error = %error, "a token whose answer did not leave is not revoked");
-        }
-    }
 }
 
 /// Failures of ours are logged once, here; what callers did wrong, and what a sealed server has to

@@ -3,3 +3,4 @@
 pub mod cert;
 pub mod identity;
 pub mod token;
+pub mod userpass;

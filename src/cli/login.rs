@@ -1,6 +1,6 @@
-//! `leasehold login`: trades the client certificate for a token bound to it.
+//! `leasehold login`: trades the client certificate for a token bound to it, or a password for a token.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::CliError;
 use super::session::Session;
@@ -14,6 +14,8 @@ pub enum Method {
     Cert,
     /// With a token that we have already.
     Token,
+    /// With a user name and a password.
+    Userpass,
 }
 
 /// `leasehold login`
@@ -31,7 +33,8 @@ pub struct Login {
     /// Print the token alone, and do not keep it
     #[arg(long)]
     token_only: bool,
-    /// For cert: name=ROLE. For token: the token, or - for standard input
+    /// For cert: name=ROLE. For userpass: username=NAME, and password=@FILE or password=- unless it is
+    /// to be asked for. For token: the token, or - for standard input
     #[arg(value_name = "KEY=VALUE|TOKEN")]
     args: Vec<String>,
 }
@@ -43,13 +46,11 @@ impl Login {
     /// As the server answers, or when the token cannot be kept.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         let (reply, token) = match self.method {
-            Method::Cert => {
-                let mount = self.path.as_deref().unwrap_or("cert").trim_matches('/').to_owned();
-                let body = values::parse(&self.args, session.process.stdin.as_mut())?;
-                // The certificate is the proof; an old token would only be in the way.
+            Method::Cert | Method::Userpass => {
+                let (path, body) = self.request(session)?;
+                // What proves who we are is in the request; an old token would only be in the way.
                 session.client.set_token(None);
-                let reply =
-                    session.write(&format!("auth/{mount}/login"), Value::Object(body)).await?;
+                let reply = session.write(&path, Value::Object(body)).await?;
                 if reply.body.get("wrap_info").is_some_and(Value::is_object) {
                     return session.output().reply(&reply, "");
                 }
@@ -86,12 +87,44 @@ impl Login {
             return session.output().reply(&reply, "");
         }
         match self.method {
-            Method::Cert => session.output().reply(&reply, "Logged in"),
+            Method::Cert | Method::Userpass => session.output().reply(&reply, "Logged in"),
             Method::Token => {
                 let name = reply.text("display_name").unwrap_or("token").to_owned();
                 let policies = reply.data().get("policies").cloned().unwrap_or(json!([]));
                 session.output().object(&json!({ "display_name": name, "policies": policies }))
             }
         }
+    }
+
+    /// Where to log in, and with what.
+    fn request(&self, session: &mut Session<'_>) -> Result<(String, Map<String, Value>), CliError> {
+        let mut body = values::parse(&self.args, session.process.stdin.as_mut())?;
+        let mount =
+            |default: &str| self.path.as_deref().unwrap_or(default).trim_matches('/').to_owned();
+        if self.method != Method::Userpass {
+            return Ok((format!("auth/{}/login", mount("cert")), body));
+        }
+        let name = match body.remove("username") {
+            Some(Value::String(name)) if !name.is_empty() && !name.contains('/') => name,
+            _ => {
+                return Err(CliError::local(
+                    "there is no user name",
+                    "give one: leasehold login -method=userpass username=NAME",
+                ));
+            }
+        };
+        let password = match body.remove("password") {
+            // A file or a pipe ends with a line break that is not part of the password.
+            Some(Value::String(given)) => given.trim_end_matches(['\r', '\n']).to_owned(),
+            Some(_) => {
+                return Err(CliError::local(
+                    "there is more than one password",
+                    "give password=@FILE or password=- once",
+                ));
+            }
+            None => session.secret(None, "Password: ")?.expose().to_owned(),
+        };
+        body.insert("password".to_owned(), Value::String(password));
+        Ok((format!("auth/{}/login/{name}", mount("userpass")), body))
     }
 }

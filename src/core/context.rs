@@ -19,6 +19,7 @@ use super::engine::EngineRequest;
 use super::error::CoreError;
 use super::identity::IdentityStore;
 use super::lease::{LeaseSettings, Leases};
+use super::lockout::Lockouts;
 use super::mount::{MountTable, Registry};
 use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
@@ -183,6 +184,8 @@ pub struct Unsealed {
     pub tokens: Arc<TokenStore>,
     /// Leases.
     pub leases: Arc<Leases>,
+    /// Who failed to log in.
+    pub lockouts: Lockouts,
     /// Who was seen lately, by certificate.
     pub callers: super::caller::CallerCache,
     /// Makes hashed values for the audit.
@@ -226,6 +229,7 @@ impl Unsealed {
             policies: Arc::new(PolicyStore::new(records.clone())),
             passwords: PasswordPolicies::new(records.clone()),
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
+            lockouts: Lockouts::new(core.clock.clone()),
             callers: super::caller::CallerCache::default(),
             records,
             mounts,

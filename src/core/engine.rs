@@ -6,6 +6,7 @@
 //! core makes it durable, then calls [`Engine::issue`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -361,6 +362,20 @@ pub struct AuthRequest<'a> {
     pub fields: Fields,
     /// The certificate of the connection.
     pub peer: Option<&'a Arc<VerifiedPeer>>,
+    /// Where the request comes from.
+    pub remote: IpAddr,
+    /// The identity that the log-in claims is locked: it is refused whatever it proves, so the method
+    /// does the usual work and consumes nothing.
+    pub locked: bool,
+}
+
+/// Who a log-in says it is, before anything of that is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The alias, in the one spelling that the method looks it up by. Failures count against it.
+    pub alias: String,
+    /// What every refusal answers, whatever its reason.
+    pub refusal: &'static str,
 }
 
 /// A way to prove who one is: one instance per mount, made by the registry.
@@ -380,6 +395,12 @@ pub trait AuthMethod: Send + Sync + 'static {
         _params: &Params<'_>,
     ) -> Result<Option<bool>, CoreError> {
         Ok(None)
+    }
+
+    /// Who a log-in says it is, for methods where that can be guessed: all refusals then get one
+    /// answer, and after too many of them the identity is locked for a while.
+    fn claim(&self, _request: &AuthRequest<'_>) -> Option<Claim> {
+        None
     }
 
     /// Serves a request: configuration, or a log-in (a route with `Access::Public`).

@@ -55,6 +55,14 @@ pub enum CoreError {
     /// The path is not canonical.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// A log-in did not prove who it claims to be. The answer is the same for every reason.
+    #[error("{answer}")]
+    Refused {
+        /// What the method says to all of them.
+        answer: &'static str,
+        /// Why, for the audit alone.
+        reason: String,
+    },
     /// The server is sealed.
     #[error("Vault is sealed")]
     Sealed,
@@ -89,7 +97,7 @@ impl CoreError {
     /// The HTTP status that says it: exhaustive, so that a new variant has to decide.
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Field(_) | Self::Invalid(_) | Self::Path(_) => 400,
+            Self::Field(_) | Self::Invalid(_) | Self::Path(_) | Self::Refused { .. } => 400,
             Self::Denied { .. } => 403,
             Self::NotFound => 404,
             Self::Unsupported => 405,
@@ -144,6 +152,7 @@ impl CoreError {
             | Self::NotInitialized
             | Self::Overloaded { .. }
             | Self::Path(_)
+            | Self::Refused { .. }
             | Self::Sealed
             | Self::TooLarge(_)
             | Self::TooMany { .. }
@@ -171,6 +180,7 @@ impl CoreError {
             | Self::NotFound
             | Self::NotInitialized
             | Self::Path(_)
+            | Self::Refused { .. }
             | Self::Sealed
             | Self::Storage(_)
             | Self::TooLarge(_)
@@ -182,7 +192,9 @@ impl CoreError {
     /// What only the audit and the log may say, when there is more than the public text.
     pub fn reason(&self) -> Option<String> {
         match self {
-            Self::Denied { reason } | Self::Internal { reason } => Some(reason.clone()),
+            Self::Denied { reason } | Self::Internal { reason } | Self::Refused { reason, .. } => {
+                Some(reason.clone())
+            }
             Self::AuditUnavailable(source) => Some(source.to_string()),
             Self::Storage(error) => Some(error.to_string()),
             Self::Field(_)

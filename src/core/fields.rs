@@ -52,6 +52,12 @@ impl Fields {
         &self.values
     }
 
+    /// The fields with these names, and no others.
+    pub fn only(&self, names: &[&str]) -> Self {
+        let given = names.iter().filter_map(|name| self.values.get_key_value(*name));
+        Self::new(given.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
     /// All fields, given away.
     pub fn into_map(self) -> Map<String, Value> {
         self.values

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod job;
 pub mod lease;
 pub mod lifetime;
+pub mod lockout;
 mod login;
 pub mod mount;
 pub mod operation;

@@ -13,6 +13,7 @@ use crate::types::time::{Clock, Ttl};
 
 use super::engine::{AuthMethod, Engine, EngineContext, MountFacts};
 use super::error::CoreError;
+use super::lockout::LockoutConfig;
 use super::records::{Batch, Precondition, Records, kinds};
 use super::token::RoleTokenType;
 use super::view::{PutOptions, View};
@@ -50,6 +51,8 @@ pub struct MountConfig {
     pub listing_visibility: String,
     /// Kind of token that an auth mount makes.
     pub token_type: RoleTokenType,
+    /// When an auth mount locks an identity.
+    pub user_lockout_config: LockoutConfig,
 }
 
 /// One mount, as stored.
@@ -448,6 +451,9 @@ impl MountTable {
         let max = config.max_lease_ttl.or(self.max_ttl);
         if config.default_lease_ttl > max {
             return Err(CoreError::field("default_lease_ttl", "is longer than max_lease_ttl"));
+        }
+        if config.user_lockout_config.threshold == 0 {
+            return Err(CoreError::field("lockout_threshold", "must be at least 1"));
         }
         if !matches!(config.listing_visibility.as_str(), "" | "hidden" | "unauth") {
             return Err(CoreError::field("listing_visibility", "must be \"hidden\" or \"unauth\""));

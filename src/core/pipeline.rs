@@ -252,22 +252,11 @@ impl Core {
                     params: found.params.clone(),
                     fields: Fields::new(request.fields),
                     peer: request.connection.peer.as_ref(),
+                    remote: request.connection.remote.ip(),
+                    locked: false,
                 };
-                let method = mounted.method()?;
-                match method.handle(&mounted.context(), &permit, auth).await? {
-                    AuthOutcome::Respond(reply) => reply,
-                    AuthOutcome::Login(grant) => {
-                        let path = request.path.as_str();
-                        super::login::login(
-                            unsealed,
-                            mounted,
-                            *grant,
-                            path,
-                            request.connection.remote.ip(),
-                        )
-                        .await?
-                    }
-                }
+                let path = request.path.as_str();
+                super::login::serve(unsealed, mounted, &permit, auth, path).await?
             }
             Place::System(table, _) => {
                 let nobody = Arc::new(Caller::nobody());
@@ -393,6 +382,8 @@ impl Core {
                         params: found.params.clone(),
                         fields,
                         peer: request.connection.peer.as_ref(),
+                        remote: request.connection.remote.ip(),
+                        locked: false,
                     };
                     match method.handle(&mounted.context(), &permit, auth).await? {
                         AuthOutcome::Respond(reply) => Ok(reply),

@@ -60,6 +60,7 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("kv2/", "kv", &[("version", "2")]),
     ("database/", "database", &[]),
     ("auth/cert/", "cert", &[]),
+    ("auth/userpass/", "userpass", &[]),
 ];
 
 /// All tables of this build, each with what its paths begin with.

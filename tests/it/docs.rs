@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use leasehold::auth::cert::CertMethod;
-use leasehold::core::engine::{AuthMethod, MountFacts};
+use leasehold::core::engine::MountFacts;
 use leasehold::core::route::{Access, RouteSpec};
 use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
@@ -294,18 +293,17 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
             found.push(("server", format!("{}{}", table.prefix(), spec.pattern), spec));
         }
     }
-    let cert = CertMethod::new(
-        Arc::new(TrustStore::new()),
-        Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
-        &facts(""),
-    );
+    let fetcher = Arc::new(CrlFetcher::new(&Auth::default()).unwrap());
+    for (name, build) in &run::registry(&Arc::new(TrustStore::new()), fetcher).methods {
+        let method = build(&facts("")).unwrap();
+        found.extend(method.routes().iter().map(|spec| (*name, spec.pattern.to_owned(), spec)));
+    }
     let engines = [
         ("kv 1", engines::kv::build(&facts("1")).unwrap()),
         ("kv 2", engines::kv::build(&facts("2")).unwrap()),
         ("cubbyhole", engines::cubbyhole::build(&facts("")).unwrap()),
         ("database", Arc::new(DatabaseEngine::new())),
     ];
-    found.extend(cert.routes().iter().map(|spec| ("cert", spec.pattern.to_owned(), spec)));
     for (name, engine) in &engines {
         found.extend(engine.routes().iter().map(|s| (*name, s.pattern.to_owned(), s)));
     }

@@ -6,6 +6,7 @@
 
 mod callers;
 mod engines;
+mod people;
 mod refusals;
 mod seal;
 mod server;

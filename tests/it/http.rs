@@ -11,5 +11,6 @@ mod reload;
 mod secrets;
 mod telemetry;
 mod tokens;
+mod userpass;
 mod world;
 mod wrapping;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod leases;
+pub mod lockouts;
 pub mod metrics;
 pub mod mounts;
 pub mod passwords;
@@ -21,6 +22,7 @@ pub fn tables(
         Box::new(SealRoutes),
         Box::new(audit::AuditRoutes),
         Box::new(mounts::MountRoutes),
+        Box::new(lockouts::LockoutRoutes),
         Box::new(policies::PolicyRoutes),
         Box::new(passwords::PasswordPolicyRoutes),
         Box::new(leases::LeaseRoutes),

@@ -9,6 +9,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::lease::Selector;
+use crate::core::lockout::LockoutConfig;
 use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
@@ -33,6 +34,12 @@ const TUNE_FIELDS: &[FieldSpec] = &[
     field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
     field("token_type", FieldKind::Text, "Kind of token an auth mount makes."),
     field("options", FieldKind::Map, "For the engine."),
+    field(
+        "user_lockout_config",
+        FieldKind::Map,
+        "When an auth mount locks an identity: lockout_threshold, lockout_duration, \
+         lockout_counter_reset, lockout_disable.",
+    ),
 ];
 const ENABLE_FIELDS: &[FieldSpec] = &[
     field("type", FieldKind::Text, "What to mount: `kv`, `database`, `cert` and so on."),
@@ -235,7 +242,7 @@ async fn enable(
 ) -> Result<Reply, CoreError> {
     let fields = &request.fields;
     let config = match fields.object("config")? {
-        Some(map) => tuned(MountConfig::default(), &Fields::new(map.clone()))?,
+        Some(map) => tuned(class, MountConfig::default(), &Fields::new(map.clone()))?,
         None => MountConfig::default(),
     };
     let mut kind = fields.required_text("type")?;
@@ -298,6 +305,13 @@ async fn tune(
         mounts.at(&path).ok_or_else(|| CoreError::invalid(format!("no mount at \"{path}\"")))?;
     if request.operation == Operation::Read {
         let config = &mounted.entry.config;
+        let lockout = &config.user_lockout_config;
+        let lockout = json!({
+            "lockout_counter_reset": lockout.counter_reset.as_secs(),
+            "lockout_disable": lockout.disabled,
+            "lockout_duration": lockout.duration.as_secs(),
+            "lockout_threshold": lockout.threshold,
+        });
         let mut shown = json!({
             "default_lease_ttl": mounted.facts.default_ttl.as_secs(),
             "max_lease_ttl": mounted.facts.max_ttl.as_secs(),
@@ -309,10 +323,13 @@ async fn tune(
             "options": mounted.entry.options,
         });
         show_token_type(&mut shown, &mounted.entry);
+        if let (MountClass::Auth, Some(shown)) = (class, shown.as_object_mut()) {
+            shown.insert("user_lockout_config".into(), lockout);
+        }
         return Ok(Reply::data(shown).shaped(Shape::EnvelopeAndTop));
     }
     let fields = &request.fields;
-    let config = tuned(mounted.entry.config.clone(), fields)?;
+    let config = tuned(class, mounted.entry.config.clone(), fields)?;
     let description = fields.text("description")?;
     let options = fields.string_map("options")?;
     mounts
@@ -328,7 +345,17 @@ async fn tune(
     Ok(Reply::empty())
 }
 
-fn tuned(mut config: MountConfig, fields: &Fields) -> Result<MountConfig, CoreError> {
+fn tuned(
+    class: MountClass,
+    mut config: MountConfig,
+    fields: &Fields,
+) -> Result<MountConfig, CoreError> {
+    if let Some(map) = fields.object("user_lockout_config")? {
+        if class == MountClass::Secret {
+            return Err(CoreError::field("user_lockout_config", "is for auth methods"));
+        }
+        lockout(&mut config.user_lockout_config, &Fields::new(map.clone()))?;
+    }
     if let Some(ttl) = fields.duration("default_lease_ttl")? {
         config.default_lease_ttl = ttl;
     }
@@ -351,6 +378,22 @@ fn tuned(mut config: MountConfig, fields: &Fields) -> Result<MountConfig, CoreEr
         })?;
     }
     Ok(config)
+}
+
+fn lockout(config: &mut LockoutConfig, fields: &Fields) -> Result<(), CoreError> {
+    if let Some(threshold) = fields.integer("lockout_threshold")? {
+        config.threshold = threshold;
+    }
+    if let Some(duration) = fields.duration("lockout_duration")? {
+        config.duration = duration;
+    }
+    if let Some(reset) = fields.duration("lockout_counter_reset")? {
+        config.counter_reset = reset;
+    }
+    if let Some(disabled) = fields.boolean("lockout_disable")? {
+        config.disabled = disabled;
+    }
+    Ok(())
 }
 
 async fn remount(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Reply, CoreError> {

@@ -72,7 +72,9 @@ impl Mount {
         let acl = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
         let permit = acl.authorize(&CheckRequest::new(&full, operation)).unwrap();
         let fields = Fields::new(object(body));
-        let request = AuthRequest { operation, route, params, fields, peer };
+        let remote = std::net::IpAddr::from([127, 0, 0, 1]);
+        let locked = false;
+        let request = AuthRequest { operation, route, params, fields, peer, remote, locked };
         self.method.handle(&self.ctx(), &permit, request).await
     }
 

@@ -141,6 +141,8 @@ impl Server {
             params,
             fields: fields(body),
             peer: None,
+            remote: std::net::IpAddr::from([127, 0, 0, 1]),
+            locked: false,
         };
         let root = self.root().await;
         let caller = self.caller(&by_token(&root)).await.unwrap();
@@ -502,6 +504,8 @@ async fn without_binding_the_identity_renews_and_its_siblings_do_not() {
         params,
         fields: fields(json!({"disable_binding": true})),
         peer: None,
+        remote: std::net::IpAddr::from([127, 0, 0, 1]),
+        locked: false,
     };
     method.handle(&mounted.context(), &permit, request).await.unwrap();
     server.unsealed.callers.forget();

@@ -255,6 +255,25 @@ fn login_keeps_a_token_that_only_this_certificate_can_use() {
 }
 
 #[test]
+fn login_with_a_password_reads_it_from_a_file_or_a_pipe() {
+    let (_temp, dev) = fresh();
+    let file = dev.home.path().join("password");
+    std::fs::write(&file, "correct horse\n").unwrap();
+    let at = format!("password=@{}", file.display());
+    dev.ok("admin", &["auth", "enable", "userpass"]);
+    let user = "auth/userpass/users/ann";
+    dev.ok("admin", &["write", user, "password=correct horse", "token_policies=default"]);
+    let login = ["login", "-method=userpass", "-token-only", "username=ann"];
+    let token = dev.ok("workload", &[&login[..], &[&at]].concat());
+    assert!(token.starts_with("lhs."), "{token}");
+    dev.refused("workload", &[&login[..], &["password=wrong"]].concat());
+    // Without a terminal it would come from standard input, which is empty here.
+    assert_eq!(dev.run("workload", &login).status.code(), Some(1));
+    dev.ok("workload", &["login", "-method=userpass", "username=ann", &at]);
+    assert_eq!(dev.json("workload", &["token", "lookup"])["data"]["meta"]["username"], "ann");
+}
+
+#[test]
 fn policies_are_written_read_and_explained() {
     let (_temp, dev) = fresh();
     let file = dev.home.path().join("p.hcl");

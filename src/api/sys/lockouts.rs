@@ -1,0 +1,85 @@
+//! `sys/locked-users`: who is locked after failed log-ins, and unlocking.
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use crate::core::acl::permit::Permit;
+use crate::core::context::{SystemContext, SystemRoutes};
+use crate::core::engine::EngineRequest;
+use crate::core::error::CoreError;
+use crate::core::operation::Operation;
+use crate::core::reply::Reply;
+use crate::core::route::{FieldKind, RouteSpec, field, route};
+use crate::types::id::MountAccessor;
+
+/// The table.
+pub struct LockoutRoutes;
+
+static ROUTES: &[RouteSpec] = &[
+    route(
+        "locked-users",
+        "locked-users",
+        "Who is locked on this node.",
+        &[Operation::Read],
+        &[field("mount_accessor", FieldKind::Text, "Only those of this auth mount.")],
+    ),
+    route(
+        "unlock-user",
+        "locked-users/:mount_accessor/unlock/*alias_identifier",
+        "Forget the failed log-ins of a name.",
+        &[Operation::Update],
+        &[],
+    ),
+];
+
+#[async_trait]
+impl SystemRoutes for LockoutRoutes {
+    fn prefix(&self) -> &'static str {
+        "sys/"
+    }
+
+    fn routes(&self) -> &'static [RouteSpec] {
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        ctx: &SystemContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Reply, CoreError> {
+        let lockouts = &ctx.unsealed.lockouts;
+        if request.route.name == "unlock-user" {
+            let mount = MountAccessor::new(request.params.get("mount_accessor"));
+            lockouts.unlock(&mount, request.params.get("alias_identifier"));
+            return Ok(Reply::empty());
+        }
+        let only = request.fields.text("mount_accessor")?.filter(|only| !only.is_empty());
+        let locked = lockouts.locked(|mount| {
+            if only.as_ref().is_some_and(|only| only != mount.as_str()) {
+                return None;
+            }
+            let mounted = ctx.unsealed.mounts.by_accessor(mount)?;
+            Some(mounted.entry.config.user_lockout_config)
+        });
+        let total: usize = locked.values().map(Vec::len).sum();
+        let mounts: Vec<_> = locked
+            .iter()
+            .map(|(mount, names)| {
+                json!({
+                    "mount_accessor": mount,
+                    "counts": names.len(),
+                    "alias_identifiers": names,
+                })
+            })
+            .collect();
+        let namespace = json!({
+            "namespace_id": "root",
+            "namespace_path": "",
+            "counts": total,
+            "mount_accessors": mounts,
+        });
+        let namespaces = if total == 0 { Vec::new() } else { vec![namespace] };
+        Ok(Reply::data(json!({ "by_namespace": namespaces, "total": total })))
+    }
+}

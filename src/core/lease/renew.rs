@@ -16,7 +16,7 @@ use super::super::view::Entry;
 use super::{Lease, Leases};
 
 /// How often a renewal starts over because another one came between.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 64;
 
 impl Leases {
     /// Prolongs a lease to `increment` from now (zero: its first lifetime again), within its limits
@@ -102,15 +102,22 @@ impl Leases {
     }
 
     /// Tells the target what the row says: of two renewals at once, the one that stored the later end
-    /// need not be the one that the target heard last. False when the row was changed meanwhile.
+    /// need not be the one that the target heard last. Then writes the row again, so that whoever has
+    /// told the target something meanwhile does the same. False when that was done by somebody else.
     async fn tell_again(
         &self,
         mounted: &Arc<Mounted>,
         entry: &Entry<Lease>,
     ) -> Result<bool, CoreError> {
         self.tell_target(mounted, &entry.value).await?;
-        let fresh = self.view().get_fresh::<Lease>(entry.value.id.as_str()).await?;
-        Ok(fresh.is_some_and(|fresh| fresh.rev == entry.rev))
+        let mut batch = Batch::new();
+        let precondition = Precondition::Rev(entry.rev);
+        self.put(&mut batch, &entry.value, precondition, entry.value.expires_at)?;
+        match self.view().commit(&batch).await {
+            Ok(()) => Ok(true),
+            Err(CoreError::Storage(StorageError::Conflict)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn tell_target(&self, mounted: &Arc<Mounted>, lease: &Lease) -> Result<(), CoreError> {

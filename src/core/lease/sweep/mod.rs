@@ -214,6 +214,8 @@ struct Sweep {
     committed: usize,
     /// Nothing more is due, as far as is known.
     exhausted: bool,
+    /// Asked to look while a claim was under way, which may have looked already.
+    look_again: bool,
     /// The time of the last claim.
     claimed_at: Timestamp,
     look: Option<BoxFuture<'static, ()>>,
@@ -235,6 +237,7 @@ impl Sweep {
             committing: None,
             committed: 0,
             exhausted: false,
+            look_again: false,
             claimed_at: Timestamp::default(),
             look: None,
             look_over: None,
@@ -290,7 +293,9 @@ impl Sweep {
         match event {
             Event::Claimed(claimed) => {
                 self.claiming = None;
+                let look_again = std::mem::take(&mut self.look_again);
                 self.take_claimed(claimed?);
+                self.exhausted &= !look_again;
             }
             Event::Killed(killed) => {
                 self.take_killed(*killed);
@@ -319,6 +324,7 @@ impl Sweep {
             Event::Look => {
                 self.look = None;
                 self.exhausted = false;
+                self.look_again = self.claiming.is_some();
             }
             Event::LookOver => {
                 self.look_over = None;

@@ -22,24 +22,26 @@ pub(super) async fn watch(core: Arc<Core>, unsealed: Arc<Unsealed>, clock: Arc<G
     let mut held_for_jump = false;
     let mut looks = 0;
     loop {
-        if let Some(ahead) = clock.jump() {
-            if !held_for_jump {
-                held_for_jump = true;
-                let reason = format!(
-                    "the wall clock jumped ahead by {} seconds: check it, then release the hold",
-                    ahead.as_secs()
-                );
-                tracing::error!(ahead_secs = ahead.as_secs(), "the clock jumped: revocations held");
-                if let Err(error) = unsealed.leases.set_hold(reason).await {
-                    tracing::error!(%error, "the hold could not be stored");
-                }
-            } else if unsealed.leases.hold().is_none() {
-                // An administrator has looked and says that the clock is right.
+        match clock.jump() {
+            None => held_for_jump = false,
+            // An administrator has looked and says that the clock is right.
+            Some(_) if held_for_jump && unsealed.leases.hold().is_none() => {
                 clock.accept();
                 held_for_jump = false;
             }
-        } else {
-            held_for_jump = false;
+            Some(ahead) => {
+                let secs = ahead.as_secs();
+                if !held_for_jump {
+                    tracing::error!(ahead_secs = secs, "the clock jumped: revocations held");
+                }
+                held_for_jump = true;
+                let reason = format!(
+                    "the wall clock jumped ahead by {secs} seconds: check it, then release the hold"
+                );
+                if let Err(error) = unsealed.leases.set_hold(reason).await {
+                    tracing::error!(%error, "the hold could not be stored");
+                }
+            }
         }
         if looks % NOTED_EVERY == 0
             && let Err(error) = time_seen::note(&unsealed, core.clock.now(), NOTE_SPARED).await

@@ -142,3 +142,35 @@ async fn the_running_sweep_outlives_a_store_that_fails_for_a_while() {
     stop.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_hold_that_could_not_be_stored_is_in_force_until_it_is() {
+    let (world, faulty, _directory) = world().await;
+    faulty.fail_writes(Reach::From(1), Moment::Before);
+    assert_eq!(world.leases().set_hold("a reason".into()).await.unwrap_err().status(), 503);
+    // Another node changed something, so that the store is asked again: it knows of no hold.
+    assert_eq!(world.leases().load_hold().await.unwrap_err().status(), 503);
+    assert_eq!(world.leases().hold().unwrap().reason, "a reason");
+    faulty.fail_writes(Reach::Nothing, Moment::Before);
+    world.leases().load_hold().await.unwrap();
+    assert_eq!(world.leases().hold().unwrap().reason, "a reason");
+    let setup = TestSetup { registry: world.targets.registry(), ..TestSetup::new() };
+    let other = TestCore::join(faulty.clone(), setup, &world.test.share).await;
+    assert_eq!(other.leases().hold().unwrap().reason, "a reason");
+}
+
+/// What one sets while another's change is taken over must not be lost over it.
+#[tokio::test]
+async fn a_hold_is_not_lost_to_an_older_look_at_the_store() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        let (set, loaded) =
+            tokio::join!(world.leases().set_hold("x".into()), world.leases().load_hold());
+        (set.unwrap(), loaded.unwrap());
+        assert!(world.leases().hold().is_some());
+        let (loaded, released) =
+            tokio::join!(world.leases().load_hold(), world.leases().release_hold());
+        (loaded.unwrap(), released.unwrap());
+        assert!(world.leases().hold().is_none());
+    }
+}

@@ -82,6 +82,24 @@ impl Jobs {
         let job = Job { holder: self.node, held_until: now.plus(HELD_FOR), done_at: Some(now) };
         self.view.write(name, &job, Precondition::Any).await
     }
+
+    /// Lets go of the job, if this node has it: whoever asks next may have it at once. The node must
+    /// not be at it any more.
+    ///
+    /// # Errors
+    /// When the store fails; the claim then ends by itself.
+    pub async fn release(&self, name: &str, now: Timestamp) -> Result<(), CoreError> {
+        let Some(entry) = self.view.get_fresh::<Job>(name).await? else { return Ok(()) };
+        if entry.value.holder != self.node || entry.value.held_until <= now {
+            return Ok(());
+        }
+        let job = Job { held_until: now, ..entry.value };
+        match self.view.write(name, &job, Precondition::Rev(entry.rev)).await {
+            // It was another node's by then.
+            Err(CoreError::Storage(StorageError::Conflict)) => Ok(()),
+            outcome => outcome,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,5 +122,13 @@ mod tests {
         assert_eq!(a.done_at("tidy").await.unwrap(), None);
         b.done("tidy", NOW).await.unwrap();
         assert_eq!(a.done_at("tidy").await.unwrap(), Some(NOW));
+
+        let now = NOW.plus(Ttl::from_secs(10));
+        a.release("tidy", now).await.unwrap();
+        assert!(!a.claim("tidy", now).await.unwrap(), "it was not its own to let go of");
+        b.release("tidy", now).await.unwrap();
+        assert!(a.claim("tidy", now).await.unwrap());
+        assert_eq!(a.done_at("tidy").await.unwrap(), Some(NOW), "what was done stays known");
+        b.release("never-claimed", now).await.unwrap();
     }
 }

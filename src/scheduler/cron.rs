@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
 
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
@@ -31,6 +32,9 @@ const LATE: Ttl = Ttl::from_secs(4);
 const FAILED_PAUSE: Ttl = Ttl::from_secs(60);
 /// How soon a node asks again for a job that another one has.
 const STAND_BY: Ttl = Ttl::from_secs(15);
+/// How long letting go of the jobs may take when the node stops or is sealed. Well within the time
+/// that all tasks have for their end.
+const LET_GO_MAX: Duration = Duration::from_secs(1);
 /// How often a node that is at a job says so. Well within the time for which a claim holds.
 const CLAIM_RENEWED_EVERY: Duration = Duration::from_secs(15);
 
@@ -120,10 +124,19 @@ pub(super) async fn keep_going(clockwork: Arc<dyn Clockwork>, signal: mpsc::Send
     drop(started);
 }
 
-/// Runs the jobs for as long as it is let.
-pub(super) async fn run(core: Arc<Core>, unsealed: Arc<Unsealed>, signals: Signals) {
-    let mut signals = signals.lock().await;
-    Runner::new(core, unsealed).run(&mut signals).await;
+/// Runs the jobs until it is told to stop, and lets go of them then.
+pub(super) async fn run(
+    core: Arc<Core>,
+    unsealed: Arc<Unsealed>,
+    signals: Signals,
+    stop: CancellationToken,
+) {
+    let mut runner = Runner::new(core, unsealed);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { runner.run(&mut *signals.lock().await).await } => {}
+    }
+    runner.let_go().await;
 }
 
 struct Runner {
@@ -161,7 +174,7 @@ impl Runner {
         Self { core, unsealed, jobs, progress: BTreeMap::new(), running: JoinSet::new() }
     }
 
-    async fn run(mut self, signals: &mut mpsc::Receiver<&'static str>) {
+    async fn run(&mut self, signals: &mut mpsc::Receiver<&'static str>) {
         self.recall().await;
         loop {
             let core = self.core.clone();
@@ -175,6 +188,28 @@ impl Runner {
                     self.ended(name, due, ran);
                 }
                 () = core.clock.sleep(WATCH_EVERY) => self.watch(),
+            }
+        }
+    }
+
+    /// Breaks off what is under way, which may be repeated without harm, and gives the claims back:
+    /// what comes after, be it this node's next process, need not wait until they end.
+    async fn let_go(mut self) {
+        let released = async {
+            // Nothing of what is let go of may still be going on here.
+            self.running.shutdown().await;
+            for spec in JOBS {
+                self.jobs.release(spec.name, self.core.clock.now()).await?;
+            }
+            Ok::<(), CoreError>(())
+        };
+        match tokio::time::timeout(LET_GO_MAX, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, reason = error.reason(), "the jobs stay claimed for a while");
+            }
+            Err(_) => {
+                tracing::warn!("the jobs stay claimed for a while: the store does not answer")
             }
         }
     }

@@ -116,6 +116,8 @@ fn start_tasks(
     let stop = tasks.stop.clone();
     tasks.set.spawn(sweep::leases(core.clone(), unsealed.clone(), stop));
     let stop = tasks.stop.clone();
+    tasks.set.spawn(cron::run(core.clone(), unsealed.clone(), signals.clone(), stop));
+    let stop = tasks.stop.clone();
     let set = &mut tasks.set;
     let mut spawn = |task: futures_util::future::BoxFuture<'static, ()>| {
         let stop = stop.clone();
@@ -128,7 +130,6 @@ fn start_tasks(
     };
     spawn(Box::pin(clock::watch(core.clone(), unsealed.clone(), clock.clone())));
     spawn(Box::pin(sweep::tokens(core.clone(), unsealed.clone())));
-    spawn(Box::pin(cron::run(core.clone(), unsealed.clone(), signals.clone())));
     spawn(Box::pin(gauges::keep(core.clone(), unsealed.clone())));
     spawn(Box::pin(changes::follow(core.clone(), unsealed.clone())));
 }

@@ -1,7 +1,7 @@
 //! What goes on by itself: while unsealed, whatever the clocks do, and once in a cluster.
 
 mod crls;
-mod jobs;
+pub(crate) mod jobs;
 mod tidying;
 
 use std::sync::Arc;

@@ -66,13 +66,13 @@ impl Clockwork for Broken {
 }
 
 /// What this thread counts.
-pub(super) struct Counted {
+pub(crate) struct Counted {
     handle: PrometheusHandle,
     _recording: LocalRecorderGuard<'static>,
 }
 
 impl Counted {
-    pub(super) fn from_here() -> Self {
+    pub(crate) fn from_here() -> Self {
         let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
         let handle = recorder.handle();
         Self { handle, _recording: metrics::set_default_local_recorder(recorder) }
@@ -90,7 +90,7 @@ impl Counted {
         Some(found.to_owned())
     }
 
-    fn runs(&self, job: &str) -> u64 {
+    pub(crate) fn runs(&self, job: &str) -> u64 {
         self.of("runs", job)
     }
 
@@ -237,8 +237,10 @@ async fn a_run_that_takes_long_stays_the_node_s_own_until_it_dies() {
     one.pass(200).await;
     assert_eq!(targets.ticks().len(), before + 1, "two at once");
 
-    // The node that has it is gone: the other takes over, and not at once.
+    // The node that has it is gone without a word: the other takes over, and not at once.
+    let records = one.core.unsealed().unwrap().records.clone();
     one.scheduler.shutdown().await;
+    assert!(Jobs::new(records, one.core.node).claim("mounts", one.core.clock.now()).await.unwrap());
     other.pass(20).await;
     assert_eq!(targets.ticks().len(), before + 1);
     later(&other, "the other's round", async || targets.ticks().len() == before + 2).await;
@@ -276,4 +278,33 @@ async fn a_run_that_is_repeated_changes_nothing() {
     assert!(node.lives("kept"));
     assert!(node.leases.progress(&operation).await.unwrap().unwrap().complete);
     node.scheduler.shutdown().await;
+}
+
+/// What comes after it, be it the same node's next process, need not wait until its claims end.
+#[tokio::test]
+async fn a_node_that_stops_or_is_sealed_lets_go_of_its_jobs() {
+    for sealed in [false, true] {
+        let _counted = Counted::from_here();
+        let (_directory, storage) = sqlite();
+        let targets = Targets::new();
+        let node = Node::first(storage.clone(), &targets).await;
+        later(&node, "some rounds", async || targets.ticks().len() >= 3).await;
+        // It ends in the middle of a round, too.
+        targets.set("ticks", Mood::Hanging);
+        let before = targets.ticks().len();
+        later(&node, "a round that hangs", async || targets.ticks().len() > before).await;
+
+        let Node { core, leases, mounted, clock, scheduler, share, .. } = node;
+        drop((leases, mounted));
+        if sealed {
+            assert!(core.seal().await);
+        }
+        scheduler.shutdown().await;
+        let before = targets.ticks().len();
+        targets.set("ticks", Mood::Up);
+        let next = Node::join(storage, &targets, clock, &share).await;
+        next.pass(20).await;
+        soon("the next one's rounds", async || targets.ticks().len() >= before + 2).await;
+        next.scheduler.shutdown().await;
+    }
 }

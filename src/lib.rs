@@ -24,7 +24,7 @@
 //! ([`crypto::shamir`]) into the key that opens a [`core::seal::SealSlot`]: the
 //! [`RootKey`](crypto::root::RootKey). It opens the stored [`Keyring`](crypto::keyring::Keyring), and
 //! [`Unsealed::open`] makes [`Records`], mounts, tokens and leases of that. The store is held against
-//! what the audit has witnessed; when they disagree, a [`Hold`](core::lease::Hold) keeps the sweep
+//! what the audit has witnessed; when they disagree, a [`Hold`](core::hold::Hold) keeps the sweep
 //! from revoking. Last, the [`Phase`](core::context::Phase) changes, and requests are served.
 //!
 //! ## Issue a database credential

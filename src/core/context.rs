@@ -17,6 +17,7 @@ use super::audit::broker::AuditBroker;
 use super::caller::Caller;
 use super::engine::EngineRequest;
 use super::error::CoreError;
+use super::hold::HoldCell;
 use super::identity::IdentityStore;
 use super::lease::{LeaseSettings, Leases};
 use super::lockout::Lockouts;
@@ -201,11 +202,13 @@ impl Unsealed {
         let audit_key = keyring.audit_key();
         let records =
             Arc::new(Records::new(core.storage.clone(), keyring, core.settings.cache_bytes));
+        let hold = HoldCell::default();
         let mounts = Arc::new(
             MountTable::load(
                 records.clone(),
                 core.registry.clone(),
                 core.clock.clone(),
+                hold.clone(),
                 core.settings.default_ttl,
                 core.settings.max_ttl,
             )
@@ -214,6 +217,7 @@ impl Unsealed {
         let leases = Arc::new(Leases::new(
             records.clone(),
             mounts.clone(),
+            hold,
             core.clock.clone(),
             core.settings.leases.clone(),
             core.node,

@@ -20,6 +20,7 @@ use crate::types::time::{Clock, Timestamp, Ttl};
 use super::acl::permit::Permit;
 use super::error::CoreError;
 use super::fields::Fields;
+use super::hold::HoldCell;
 use super::operation::Operation;
 use super::passwords::PasswordPolicies;
 use super::peer::VerifiedPeer;
@@ -70,6 +71,8 @@ pub struct EngineContext<'a> {
     pub view: &'a View,
     /// The time.
     pub clock: &'a Arc<dyn Clock>,
+    /// What may forbid to change or end anything that exists on a target.
+    pub hold: &'a HoldCell,
 }
 
 impl EngineContext<'_> {
@@ -230,7 +233,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Scheduled work of the mount, such as due rotations: does what is due and says when it wants to
     /// be called next (`None`: not before something changes). Idempotent; called after every change
-    /// too, and never twice at once over all nodes.
+    /// too, and never twice at once over all nodes, nor while a hold is in force.
     ///
     /// # Errors
     /// When something due could not be done; it is tried again.

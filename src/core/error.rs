@@ -25,8 +25,8 @@ pub enum CoreError {
     /// A field is missing or malformed.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// Revocations are held back until an administrator releases the hold.
-    #[error("revocations are on hold: {0}")]
+    /// Revocations and rotations are held back until an administrator releases the hold.
+    #[error("revocations and rotations are on hold: {0}")]
     Held(String),
     /// Something in here broke; the caller can only report the request id.
     #[error("internal error")]

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod error;
 pub mod failpoint;
 pub mod fields;
+pub mod hold;
 pub mod identity;
 pub mod job;
 pub mod lease;

@@ -13,6 +13,7 @@ use crate::types::time::{Clock, Ttl};
 
 use super::engine::{AuthMethod, Engine, EngineContext, MountFacts};
 use super::error::CoreError;
+use super::hold::HoldCell;
 use super::lockout::LockoutConfig;
 use super::records::{Batch, Precondition, Records, kinds};
 use super::token::RoleTokenType;
@@ -114,12 +115,14 @@ pub struct Mounted {
     /// however old the table is that a node still has.
     pub gate: RowKey,
     clock: Arc<dyn Clock>,
+    hold: HoldCell,
 }
 
 impl Mounted {
     /// What the backend works with.
     pub fn context(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock }
+        let Self { facts, view, clock, hold, .. } = self;
+        EngineContext { mount: facts, view, clock, hold }
     }
 
     /// The secrets engine.
@@ -175,6 +178,7 @@ pub struct MountTable {
     records: Arc<Records>,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
+    hold: HoldCell,
     default_ttl: Ttl,
     max_ttl: Ttl,
     mounted: ArcSwap<Table>,
@@ -182,7 +186,7 @@ pub struct MountTable {
 }
 
 impl MountTable {
-    /// Loads the table and builds every mount.
+    /// Loads the table and builds every mount. Their engines heed `hold`.
     ///
     /// # Errors
     /// When the store fails or names a kind that this build does not know.
@@ -190,6 +194,7 @@ impl MountTable {
         records: Arc<Records>,
         registry: Arc<Registry>,
         clock: Arc<dyn Clock>,
+        hold: HoldCell,
         default_ttl: Ttl,
         max_ttl: Ttl,
     ) -> Result<Self, CoreError> {
@@ -197,6 +202,7 @@ impl MountTable {
             records,
             registry,
             clock,
+            hold,
             default_ttl,
             max_ttl,
             mounted: ArcSwap::default(),
@@ -286,7 +292,8 @@ impl MountTable {
         let base = format!("{}/", entry.uuid);
         let view = View::new(self.records.clone(), NamespaceId::ROOT, kind, base);
         let gate = self.records.key(&self.store().full_name(&gate_name(&entry)));
-        Ok(Mounted { entry, facts, view, backend, gate, clock: self.clock.clone() })
+        let (clock, hold) = (self.clock.clone(), self.hold.clone());
+        Ok(Mounted { entry, facts, view, backend, gate, clock, hold })
     }
 
     /// All mounts, by path.

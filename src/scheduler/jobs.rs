@@ -63,6 +63,10 @@ fn tick_mounts<'a>(
     unsealed: &'a Arc<Unsealed>,
 ) -> BoxFuture<'a, Result<(), CoreError>> {
     Box::pin(async move {
+        if unsealed.leases.hold().is_some() {
+            // It would be due by a store, or at a time, that nobody has looked at yet.
+            return Ok(());
+        }
         at_each_mount(unsealed, async |mounted| match &mounted.backend {
             Backend::Auth(method) => method.tick(&mounted.context()).await.map(|_| ()),
             Backend::Secret(engine) => engine.tick(&mounted.context()).await.map(|_| ()),

@@ -11,6 +11,7 @@ use leasehold::core::engine::{
 };
 use leasehold::core::error::CoreError;
 use leasehold::core::fields::Fields;
+use leasehold::core::hold::HoldCell;
 use leasehold::core::operation::Operation;
 use leasehold::core::policy::template::TemplateValues;
 use leasehold::core::records::{Batch, Precondition, Records, kinds};
@@ -38,6 +39,7 @@ struct Mount {
     view: View,
     clock: Arc<ManualClock>,
     port: Arc<dyn Clock>,
+    hold: HoldCell,
     server: &'static TestPostgres,
     database: String,
     _directory: tempfile::TempDir,
@@ -69,6 +71,7 @@ impl Mount {
             view,
             port: Arc::clone(&clock) as Arc<dyn Clock>,
             clock,
+            hold: HoldCell::default(),
             server,
             database,
             _directory: directory,
@@ -101,7 +104,7 @@ impl Mount {
     }
 
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.port }
+        EngineContext { mount: &self.facts, view: &self.view, clock: &self.port, hold: &self.hold }
     }
 
     async fn call(

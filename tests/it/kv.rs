@@ -17,6 +17,7 @@ use leasehold::core::engine::{
 };
 use leasehold::core::error::CoreError;
 use leasehold::core::fields::Fields;
+use leasehold::core::hold::HoldCell;
 use leasehold::core::operation::Operation;
 use leasehold::core::policy::template::TemplateValues;
 use leasehold::core::records::{Records, kinds};
@@ -88,7 +89,7 @@ impl Store {
         let records = Records::new(self.storage.clone(), self.keyring.clone(), 1 << 20);
         let base = "mount-uuid/".to_owned();
         let view = View::new(Arc::new(records), NamespaceId::ROOT, kinds::MOUNT_DATA, base);
-        Mount { engine, facts, view, clock: self.clock.clone() }
+        Mount { engine, facts, view, clock: self.clock.clone(), hold: HoldCell::default() }
     }
 
     fn plain(&self) -> Mount {
@@ -106,11 +107,12 @@ struct Mount {
     facts: MountFacts,
     view: View,
     clock: Arc<dyn Clock>,
+    hold: HoldCell,
 }
 
 impl Mount {
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock }
+        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock, hold: &self.hold }
     }
 
     async fn call_as(

@@ -4,6 +4,7 @@ mod administration;
 mod ceremonies;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod held;
 mod memory;
 mod rotation;
 mod witness;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use leasehold::core::audit::broker::AuditBroker;
 use leasehold::core::context::{Core, CoreSettings, Parts, Unsealed};
+use leasehold::core::engine::Engine;
 use leasehold::core::error::CoreError;
 use leasehold::core::fields::Fields;
 use leasehold::core::lease::LeaseSettings;
@@ -25,7 +27,7 @@ use leasehold::core::request::Verb;
 use leasehold::core::seal::{SealSlot, SealState, endpoints, is_initialized};
 use leasehold::core::trust::TrustStore;
 use leasehold::core::view::View;
-use leasehold::engines;
+use leasehold::engines::{self, database::DatabaseEngine};
 use leasehold::storage::Storage;
 use leasehold::storage::open::{StorageSpec, open};
 use leasehold::types::id::{NamespaceId, RequestId};
@@ -61,6 +63,8 @@ impl Node {
         let initialized = is_initialized(storage.as_ref()).await.unwrap();
         let mut registry = Registry::default();
         registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
+        let database = |_: &_| Ok(Arc::new(DatabaseEngine::new()) as Arc<dyn Engine>);
+        registry.engines.insert("database", Box::new(database));
         let parts = Parts {
             storage,
             clock: clock.clone(),

@@ -417,6 +417,7 @@ struct AbandonReport {
 /// The record of the act comes before the act: a credential is never forgotten unrecorded.
 async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<AbandonReport, CoreError> {
     let leases = &ctx.unsealed.leases;
+    let _unheld = leases.unheld()?;
     let lease = leases.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?.value;
     let detail = json!({
         "lease_id": lease.id,

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
 use crate::core::fields::Fields;
+use crate::core::hold::HoldCell;
 use crate::core::policy::template::TemplateValues;
 use crate::core::records::kinds;
 use crate::core::route;
@@ -17,6 +18,7 @@ struct Mount {
     facts: MountFacts,
     view: View,
     clock: Arc<dyn Clock>,
+    hold: HoldCell,
     _scratch: Scratch,
 }
 
@@ -37,12 +39,13 @@ impl Mount {
             facts,
             view,
             clock: Arc::new(ManualClock::new(NOW)),
+            hold: HoldCell::default(),
             _scratch: scratch,
         }
     }
 
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock }
+        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock, hold: &self.hold }
     }
 
     async fn call(

@@ -1,4 +1,4 @@
-//! `leasehold operator hold`: nothing is revoked while a store may be an old copy.
+//! `leasehold operator hold`: nothing is revoked or rotated while a store may be an old copy.
 
 use serde_json::json;
 
@@ -8,9 +8,9 @@ use crate::cli::session::Session;
 /// Subcommands of `leasehold operator hold`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Hold {
-    /// Show whether revocations are held, and why
+    /// Show whether revocations and rotations are held, and why
     Status,
-    /// Hold all revocations until they are released
+    /// Hold all revocations and rotations until they are released
     Set {
         /// Why, for those who find it held
         #[arg(long, value_name = "TEXT")]
@@ -29,7 +29,7 @@ impl Hold {
             }
             Self::Set { reason } => {
                 let reply = session.write("sys/hold", json!({ "reason": reason })).await?;
-                session.output().reply(&reply, "Revocations are held.")
+                session.output().reply(&reply, "Revocations and rotations are held.")
             }
             Self::Release => {
                 let reply = session.delete("sys/hold").await?;

@@ -35,7 +35,7 @@ pub enum Operator {
     Rekey(rekey::Rekey),
     /// Make a new root token with a quorum of shares
     GenerateRoot(generate_root::GenerateRoot),
-    /// See or end the hold that keeps an old store from revoking anything
+    /// See or end the hold that keeps an old store from revoking or rotating anything
     #[command(subcommand)]
     Hold(hold::Hold),
 }

@@ -149,7 +149,7 @@ impl Leases {
     /// `Held` while a hold is in force; otherwise when the store fails. Begun operations are taken up
     /// again by [`Leases::resume_operations`].
     pub async fn revoke_all(&self, selector: Selector) -> Result<String, CoreError> {
-        self.refuse_held()?;
+        let _unheld = self.unheld()?;
         let id = random_uuid()?;
         let operation =
             Operation { selector, started_at: self.clock.now(), total: 0, marked: false };

@@ -28,12 +28,12 @@ use crate::types::time::{Clock, Timestamp, Ttl};
 
 use super::engine::LeaseFacts;
 use super::error::CoreError;
+use super::hold::HoldCell;
 use super::mount::MountTable;
 use super::records::{Record, Records, kinds};
 use super::view::{Entry, View};
 
 pub use bulk::{BulkProgress, Selector};
-pub use hold::Hold;
 pub use issue::Issuing;
 pub use sweep::SweepReport;
 
@@ -219,15 +219,19 @@ pub struct Leases {
     /// What has to be taken back without waiting for its due time.
     broken_off: Mutex<BTreeMap<LeaseId, undo::BrokenOff>>,
     breakers: breaker::Breakers,
-    hold: hold::HoldCell,
+    hold: HoldCell,
+    /// Held while the hold changes here and in the store, so that what is read there is never older than
+    /// what is in force here. Says whether the hold in force still has to be stored.
+    hold_unstored: tokio::sync::Mutex<bool>,
     node: u64,
 }
 
 impl Leases {
-    /// The leases in `records`, whose engines are found in `mounts`.
+    /// The leases in `records`, whose engines are found in `mounts`. `hold` is the one that those see.
     pub fn new(
         records: Arc<Records>,
         mounts: Arc<MountTable>,
+        hold: HoldCell,
         clock: Arc<dyn Clock>,
         settings: LeaseSettings,
         node: u64,
@@ -242,7 +246,8 @@ impl Leases {
             in_flight: Mutex::default(),
             broken_off: Mutex::default(),
             breakers: breaker::Breakers::default(),
-            hold: hold::HoldCell::default(),
+            hold,
+            hold_unstored: tokio::sync::Mutex::new(false),
             node,
         }
     }

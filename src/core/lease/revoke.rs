@@ -26,7 +26,7 @@ impl Leases {
     /// again until it succeeds. Also while the credential is still being created: it is then revoked
     /// as soon as that has ended. `Held` while a hold is in force.
     pub async fn revoke(&self, id: &LeaseId) -> Result<(), CoreError> {
-        self.refuse_held()?;
+        let _unheld = self.unheld()?;
         loop {
             let Some(entry) = self.get(id).await? else { return Ok(()) };
             match self.begin_revoking(entry).await {
@@ -178,8 +178,10 @@ impl Leases {
     /// revoke first and says whether that worked. The caller audits it.
     ///
     /// # Errors
-    /// `Invalid` when there is no such lease; otherwise when the store fails.
+    /// `Invalid` when there is no such lease; `Held` while a hold is in force; otherwise when the
+    /// store fails.
     pub async fn abandon(&self, id: &LeaseId) -> Result<Abandoned, CoreError> {
+        let _unheld = self.unheld()?;
         let entry = self.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?;
         let last_error = match self.kill(&entry.value).await {
             Ok(()) => None,

@@ -65,7 +65,7 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "hold",
         "hold",
-        "whether revocations are held back; holds or releases them",
+        "whether revocations and rotations are held back; holds or releases them",
         ALL,
         &[field("reason", FieldKind::Text, "why they are held back")],
     )

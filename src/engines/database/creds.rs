@@ -122,7 +122,7 @@ impl DatabaseEngine {
             expires: target_expiry(lease.expires_at),
             creation: &creation,
         };
-        if let Err(error) = target.driver.create_user(&user).await {
+        if let Err(error) = target.create_user(&user).await {
             if !error.is_unavailable() {
                 roll_back(&data, &target).await;
             }
@@ -144,7 +144,7 @@ impl DatabaseEngine {
         let renewal = data.renewal().map_err(failed)?;
         let target = self.target(ctx, &data.config).await?;
         let expires = target_expiry(lease.expires_at);
-        target.driver.renew_user(&data.username, expires, &renewal).await.map_err(failed)
+        target.renew_user(&data.username, expires, &renewal).await.map_err(failed)
     }
 
     pub(super) async fn end(
@@ -156,7 +156,8 @@ impl DatabaseEngine {
         let failed = |error| failure(&data.config, error);
         let revocation = data.revocation().map_err(failed)?;
         let target = self.target(ctx, &data.config).await?;
-        target.driver.revoke_user(&data.doomed(&revocation)).await.map_err(failed)
+        let driver = target.unheld(&ctx.hold.unheld()?);
+        driver.revoke_user(&data.doomed(&revocation)).await.map_err(failed)
     }
 }
 
@@ -165,7 +166,7 @@ impl DatabaseEngine {
 async fn roll_back(data: &LeaseData, target: &super::target::Target) {
     let outcome = match data.rollback() {
         Ok(statements) if statements.is_empty() => return,
-        Ok(statements) => target.driver.run(&data.username, &statements).await,
+        Ok(statements) => target.roll_back(&data.username, &statements).await,
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {

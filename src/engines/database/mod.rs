@@ -16,6 +16,9 @@
 //! its login, its live sessions and then the user, whatever it owned. Passwords reach the database
 //! as SCRAM verifiers only.
 //!
+//! While a hold is in force nothing that exists is changed or ended: no rotation, no revocation, no
+//! trial. Users are still made and prolonged, and a known password is told.
+//!
 //! What the broker's own user needs is said with each kind of database: see [`postgres`].
 
 mod config;

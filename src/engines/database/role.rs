@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::config::take;
 use super::creds::LeaseData;
-use super::driver::{DriverError, NewUser};
+use super::driver::{DatabaseDriver, DriverError, NewUser};
 use super::password;
 use super::statement::{Statements, Variable};
-use super::target::{Target, failure};
+use super::target::failure;
 use super::username::plain;
 use super::{DatabaseEngine, precondition};
 use crate::core::engine::EngineContext;
@@ -185,21 +185,24 @@ impl DatabaseEngine {
         name: &str,
         role: &RoleRecord,
     ) -> Result<Value, CoreError> {
+        // A trial that could not take its user back would be none.
+        let unheld = ctx.hold.unheld()?;
         let target = self.target(ctx, &role.db_name).await?;
+        let driver = target.unheld(&unheld);
         let now = ctx.clock.now();
         let username = target.config.value.name_template()?.render(TRIAL_CALLER, name, now)?;
         let trial = TrialRecord { data: LeaseData::new(role, username), started_at: now };
         let password = password::for_users_of(ctx, &target.config.value).await?;
         let record = trial_name(&trial.data.username);
         ctx.view.write(&record, &trial, Precondition::Absent).await?;
-        let report = run_trial(&target, &trial.data, &password, now).await;
+        let report = run_trial(driver, &trial.data, &password, now).await;
         if let Err(stage) = &report
             && !stage.user_is_gone
         {
             // What is left is ended in the built-in way, now or when the engine is next called.
             let without = Statements::default();
             let doomed = trial.data.doomed(&without);
-            if let Err(error) = target.driver.revoke_user(&doomed).await {
+            if let Err(error) = driver.revoke_user(&doomed).await {
                 return Err(stage.report(
                     &role.db_name,
                     &format!(
@@ -218,6 +221,7 @@ impl DatabaseEngine {
         &self,
         ctx: &EngineContext<'_>,
     ) -> Result<Option<Timestamp>, CoreError> {
+        let unheld = ctx.hold.unheld()?;
         let now = ctx.clock.now();
         let mut next: Option<Timestamp> = None;
         for (record, entry) in ctx.view.entries::<TrialRecord>("trials/").await? {
@@ -229,7 +233,7 @@ impl DatabaseEngine {
             let data = &entry.value.data;
             let outcome = match self.target(ctx, &data.config).await {
                 Ok(target) => target
-                    .driver
+                    .unheld(&unheld)
                     .revoke_user(&data.doomed(&Statements::default()))
                     .await
                     .map_err(|error| failure(&data.config, error)),
@@ -269,7 +273,7 @@ impl FailedTrial {
 }
 
 async fn run_trial(
-    target: &Target,
+    driver: &dyn DatabaseDriver,
     data: &LeaseData,
     password: &SecretString,
     now: Timestamp,
@@ -284,21 +288,19 @@ async fn run_trial(
         expires: now.plus(TRIAL_TTL),
         creation: &creation,
     };
-    target.driver.create_user(&user).await.map_err(failed("creation_statements", false))?;
-    let login = target.driver.can_log_in(&data.username, password).await;
+    driver.create_user(&user).await.map_err(failed("creation_statements", false))?;
+    let login = driver.can_log_in(&data.username, password).await;
     let login = match login {
         Ok(true) => "accepted".to_owned(),
         Ok(false) => "refused".to_owned(),
         Err(error) => format!("not tried: {error}"),
     };
     let renewal = data.renewal().map_err(failed("renew_statements", false))?;
-    target
-        .driver
+    driver
         .renew_user(&data.username, now.plus(TRIAL_TTL), &renewal)
         .await
         .map_err(failed("renew_statements", false))?;
-    target
-        .driver
+    driver
         .revoke_user(&data.doomed(&revocation))
         .await
         .map_err(failed("revocation_statements", false))?;

@@ -35,12 +35,14 @@ impl DatabaseEngine {
         Ok(Reply::empty())
     }
 
-    /// Gives a static role's user a new password, or finishes doing so.
+    /// Gives a static role's user a new password, or finishes doing so. While a hold is in force not
+    /// even that: the pending password, too, may have been replaced since.
     pub(super) async fn rotate(
         &self,
         ctx: &EngineContext<'_>,
         name: &str,
     ) -> Result<(), CoreError> {
+        let unheld = ctx.hold.unheld()?;
         let mut entry = load(ctx, name).await?;
         if entry.value.pending_password.is_none() {
             let new = match self.new_password(ctx, &entry.value.db_name).await {
@@ -58,7 +60,8 @@ impl DatabaseEngine {
         let Some(pending) = &entry.value.pending_password else { return Ok(()) };
         let statements = entry.value.rotation()?;
         let (target, username) = (&entry.value.db_name, &entry.value.username);
-        let driver = self.target(ctx, target).await?.driver;
+        let database = self.target(ctx, target).await?;
+        let driver = database.unheld(&unheld);
         match driver.set_password(username, pending.secret(), &statements).await {
             Ok(()) => promote(ctx, name, entry).await,
             Err(error) if error.is_unavailable() => {
@@ -165,6 +168,7 @@ impl DatabaseEngine {
         ctx: &EngineContext<'_>,
         name: &str,
     ) -> Result<Reply, CoreError> {
+        let unheld = ctx.hold.unheld()?;
         self.settle_root(ctx, name).await?;
         let mut entry = load_config(ctx, name).await?;
         if entry.value.password.is_none() {
@@ -180,7 +184,8 @@ impl DatabaseEngine {
         entry.value.generation = random_base62(16)?;
         ctx.view.write(&config::record_name(name), &entry.value, before).await?;
 
-        let driver = self.target(ctx, name).await?.driver;
+        let target = self.target(ctx, name).await?;
+        let driver = target.unheld(&unheld);
         let outcome = driver.set_password(&username, &new, &statements).await;
         match outcome {
             Ok(()) => self.settle_root(ctx, name).await?,

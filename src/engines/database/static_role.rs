@@ -100,6 +100,7 @@ impl DatabaseEngine {
         name: &str,
         fields: &Fields,
     ) -> Result<Reply, CoreError> {
+        let _unheld = ctx.hold.unheld()?;
         let db_name = fields.required_text("db_name")?;
         let username = fields.text("username")?.unwrap_or_default();
         check_username(&username)?;
@@ -210,7 +211,9 @@ impl DatabaseEngine {
             // A rotation was interrupted and either password may be in force: finish it first.
             match self.rotate(ctx, name).await {
                 Ok(()) => {}
-                Err(error @ CoreError::Upstream { .. }) => return Err(error),
+                Err(error @ (CoreError::Upstream { .. } | CoreError::Held(_))) => {
+                    return Err(error);
+                }
                 Err(error) => warning = Some(format!("the last rotation failed: {error}")),
             }
             role = load().await?;
@@ -225,6 +228,12 @@ impl DatabaseEngine {
         }));
         if let Some(data) = &mut reply.data {
             role.show_schedule(data);
+        }
+        if let Some(hold) = ctx.hold.present() {
+            warning = Some(format!(
+                "a hold is in force, and this password may have been replaced: {}",
+                hold.reason
+            ));
         }
         Ok(match warning {
             Some(warning) => reply.warn(warning),

@@ -6,15 +6,50 @@ use std::sync::{Arc, PoisonError};
 
 use super::DatabaseEngine;
 use super::config::{ConfigRecord, record_name};
-use super::driver::{DatabaseDriver, DriverError};
+use super::driver::{DatabaseDriver, DriverError, NewUser};
+use super::statement::Statements;
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
+use crate::core::hold::Unheld;
 use crate::core::view::Entry;
+use crate::types::time::Timestamp;
 
-/// A configured database and its driver.
+/// A configured database and its driver. What is there already is changed through
+/// [`Target::unheld`] alone.
 pub(super) struct Target {
     pub config: Entry<ConfigRecord>,
-    pub driver: Arc<dyn DatabaseDriver>,
+    driver: Arc<dyn DatabaseDriver>,
+}
+
+impl Target {
+    /// All that the driver can do: no hold is in force.
+    pub(super) fn unheld(&self, _proof: &Unheld) -> &dyn DatabaseDriver {
+        self.driver.as_ref()
+    }
+
+    /// As [`DatabaseDriver::create_user`].
+    pub(super) async fn create_user(&self, user: &NewUser<'_>) -> Result<(), DriverError> {
+        self.driver.create_user(user).await
+    }
+
+    /// As [`DatabaseDriver::run`], for a user whose creation has just failed.
+    pub(super) async fn roll_back(
+        &self,
+        name: &str,
+        statements: &Statements,
+    ) -> Result<(), DriverError> {
+        self.driver.run(name, statements).await
+    }
+
+    /// As [`DatabaseDriver::renew_user`]: whoever has the user wants it prolonged.
+    pub(super) async fn renew_user(
+        &self,
+        name: &str,
+        expires: Timestamp,
+        statements: &Statements,
+    ) -> Result<(), DriverError> {
+        self.driver.renew_user(name, expires, statements).await
+    }
 }
 
 /// A driver and the generation of the configuration that it was made from.

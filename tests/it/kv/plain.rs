@@ -1,5 +1,6 @@
 //! Version 1.
 
+use leasehold::core::hold::HoldCell;
 use leasehold::core::mount::{MountClass, MountConfig, MountTable, NewMount, Registry};
 
 use super::*;
@@ -97,9 +98,9 @@ async fn tuning_cannot_change_the_version() {
     registry.engines.insert("kv", Box::new(kv::build));
     let records = Arc::new(Records::new(store.storage.clone(), store.keyring.clone(), 1 << 20));
     let hour = Ttl::from_secs(3600);
-    let mounts = MountTable::load(records, Arc::new(registry), store.clock.clone(), hour, hour)
-        .await
-        .unwrap();
+    let (registry, hold) = (Arc::new(registry), HoldCell::default());
+    let mounts =
+        MountTable::load(records, registry, store.clock.clone(), hold, hour, hour).await.unwrap();
     let new = NewMount {
         path: "secret".into(),
         class: MountClass::Secret,

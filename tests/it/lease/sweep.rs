@@ -1,5 +1,6 @@
 //! The sweep: what is due goes, and nobody waits for somebody else's target.
 
+use leasehold::core::hold::HoldCell;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -199,6 +200,7 @@ async fn a_hold_stops_the_sweep_and_its_release_starts_it() {
     let again = Leases::new(
         world.test.unsealed.records.clone(),
         world.test.unsealed.mounts.clone(),
+        HoldCell::default(),
         world.test.core.clock.clone(),
         world.test.core.settings.leases.clone(),
         7,

@@ -7,12 +7,12 @@ use leasehold::core::audit::broker::BrokerConfig;
 
 use super::*;
 
-struct Place {
+pub(super) struct Place {
     directory: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
@@ -20,7 +20,7 @@ impl Place {
         self.directory.path().join("audit.log")
     }
 
-    async fn start(&self) -> Node {
+    pub(super) async fn start(&self) -> Node {
         let clock = Arc::new(ManualClock::new(NOW));
         let config = FileSinkConfig {
             name: "file".into(),
@@ -32,14 +32,14 @@ impl Place {
         Node::with(sqlite(self.directory.path()).await, clock, audit, Vec::new()).await
     }
 
-    async fn stop(&self, node: Node) {
+    pub(super) async fn stop(&self, node: Node) {
         assert!(node.core.seal().await);
         node.core.audit.close().await;
         node.core.storage.close().await;
     }
 
     /// The store's files, as a backup made while the server was down holds them.
-    fn back_up(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(super) fn back_up(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = std::fs::read_dir(self.directory.path().join("store")).unwrap();
         files
             .map(|file| file.unwrap().path())
@@ -47,7 +47,7 @@ impl Place {
             .collect()
     }
 
-    fn restore(&self, backup: &[(PathBuf, Vec<u8>)]) {
+    pub(super) fn restore(&self, backup: &[(PathBuf, Vec<u8>)]) {
         let store = self.directory.path().join("store");
         std::fs::remove_dir_all(&store).unwrap();
         std::fs::create_dir(&store).unwrap();
@@ -71,7 +71,7 @@ impl Place {
 }
 
 /// Audited requests between writes: what carries the store's sequence into the log.
-async fn work(node: &Node, rows: std::ops::Range<u32>) {
+pub(super) async fn work(node: &Node, rows: std::ops::Range<u32>) {
     node.write(rows).await;
     node.ok(Verb::Write, "sys/unseal", json!({"reset": true})).await;
 }

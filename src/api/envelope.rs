@@ -13,10 +13,18 @@ use crate::types::id::RequestId;
 pub(super) fn render(answered: Answered) -> Response<Body> {
     let request_id = answered.request_id().clone();
     let mount_type = answered.mount_type().to_owned();
-    match answered.result {
+    let allowance = answered.allowance();
+    let mut response = match answered.result {
         Ok(reply) => render_reply(reply, &request_id, &mount_type),
         Err(error) => render_error(&error, Some(&request_id)),
+    };
+    if let Some(left) = allowance {
+        let headers = response.headers_mut();
+        headers.insert("x-ratelimit-limit", HeaderValue::from(left.limit));
+        headers.insert("x-ratelimit-remaining", HeaderValue::from(left.remaining));
+        headers.insert("x-ratelimit-reset", HeaderValue::from(left.reset.as_secs()));
     }
+    response
 }
 
 fn render_reply(reply: Reply, request_id: &RequestId, mount_type: &str) -> Response<Body> {

@@ -25,6 +25,7 @@ use super::mount::{MountTable, Registry};
 use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
 use super::policies::PolicyStore;
+use super::quota::Quotas;
 use super::records::Records;
 use super::reply::Reply;
 use super::route::{Params, RouteSpec};
@@ -179,6 +180,8 @@ pub struct Unsealed {
     pub policies: Arc<PolicyStore>,
     /// Password policies.
     pub passwords: PasswordPolicies,
+    /// Quotas.
+    pub quotas: Arc<Quotas>,
     /// Entities.
     pub identity: Arc<IdentityStore>,
     /// Tokens.
@@ -214,10 +217,13 @@ impl Unsealed {
             )
             .await?,
         );
+        let quotas = Arc::new(Quotas::new(records.clone(), mounts.clone(), core.clock.clone()));
+        quotas.load().await?;
         let leases = Arc::new(Leases::new(
             records.clone(),
             mounts.clone(),
             hold,
+            quotas.clone(),
             core.clock.clone(),
             core.settings.leases.clone(),
             core.node,
@@ -232,6 +238,7 @@ impl Unsealed {
         Ok(Arc::new(Self {
             policies: Arc::new(PolicyStore::new(records.clone())),
             passwords: PasswordPolicies::new(records.clone()),
+            quotas,
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
             lockouts: Lockouts::new(core.clock.clone()),
             callers: super::caller::CallerCache::default(),

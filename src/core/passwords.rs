@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::types::id::NamespaceId;
 
 use super::error::CoreError;
+use super::name;
 use super::policy::password::PasswordPolicy;
 use super::records::{Precondition, Records, kinds};
 use super::view::View;
 
-/// Longest name of a password policy, in bytes.
-pub const PASSWORD_POLICY_NAME_BYTES_MAX: usize = 128;
 /// Passwords that can be guessed in fewer tries than two to this are worth a warning.
 const ADVISED_BITS: u32 = 64;
 
@@ -47,7 +46,7 @@ impl PasswordPolicies {
     /// # Errors
     /// When the name is none, or the store fails.
     pub async fn text(&self, name: &str) -> Result<Option<String>, CoreError> {
-        check_name(name)?;
+        name::check(name)?;
         let entry = self.view.get::<StoredPasswordPolicy>(name).await?;
         Ok(entry.map(|entry| entry.value.text))
     }
@@ -68,7 +67,7 @@ impl PasswordPolicies {
     /// # Errors
     /// `Invalid` when it does not parse, asks for too much, or can never be satisfied.
     pub async fn set(&self, name: &str, text: String) -> Result<Option<String>, CoreError> {
-        check_name(name)?;
+        name::check(name)?;
         let policy = PasswordPolicy::parse(&text)
             .map_err(|error| CoreError::field("policy", format!("is refused: {error}")))?;
         self.view.write(name, &StoredPasswordPolicy { text }, Precondition::Any).await?;
@@ -85,26 +84,9 @@ impl PasswordPolicies {
     /// # Errors
     /// When the name is none, or the store fails.
     pub async fn remove(&self, name: &str) -> Result<(), CoreError> {
-        check_name(name)?;
+        name::check(name)?;
         self.view.remove(name).await
     }
-}
-
-fn check_name(name: &str) -> Result<(), CoreError> {
-    let problem = match name.as_bytes() {
-        [] => "is required",
-        bytes if bytes.len() > PASSWORD_POLICY_NAME_BYTES_MAX => "is longer than 128 bytes",
-        [first, rest @ ..]
-            if first.is_ascii_alphanumeric()
-                && rest.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)) =>
-        {
-            return Ok(());
-        }
-        _ => {
-            "of a password policy has only letters, digits and -_., and begins with one of the first"
-        }
-    };
-    Err(CoreError::field("name", problem))
 }
 
 #[cfg(test)]

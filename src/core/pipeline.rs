@@ -64,7 +64,7 @@ impl Core {
         );
         let mutating = request.verb.operation().is_write();
         let mut ticket = self.audit.open(summary, mutating).await.map_err(refused_by_audit)?;
-        let mut served = ServedBy { route: "none".to_owned(), mount_type: String::new() };
+        let mut served = ServedBy::route("none");
         let result = self.serve(&mut ticket, &mut served, request).await;
         self.conclude(ticket, served, result).await
     }
@@ -84,7 +84,7 @@ impl Core {
     ) -> Result<Answered, CoreError> {
         let summary = summary(&id, received_at, verb.operation(), path, connection);
         let ticket = self.audit.open(summary, false).await.map_err(refused_by_audit)?;
-        let served = ServedBy { route: "refused".to_owned(), mount_type: String::new() };
+        let served = ServedBy::route("refused");
         self.conclude(ticket, served, Err(error)).await
     }
 
@@ -186,12 +186,20 @@ impl Core {
         if let Some(found) = &matched
             && found.route.access == Access::Public
         {
+            admit(&unsealed, None, &request, served).await?;
             return self.serve_public(&unsealed, &place, found, request).await;
         }
-        let caller = self
-            .caller(&unsealed, request.token.as_ref().map(|t| t.expose()), &request.connection)
-            .await?;
+        let token = request.token.as_ref().map(|token| token.expose());
+        let caller = match self.caller(&unsealed, token, &request.connection).await {
+            Ok(caller) => caller,
+            Err(unknown) => {
+                // Guessing counts, too.
+                admit(&unsealed, None, &request, served).await?;
+                return Err(unknown);
+            }
+        };
         ticket.set_caller(caller_summary(&caller, &redaction));
+        admit(&unsealed, Some(&caller), &request, served).await?;
         let used = match caller.token() {
             Some(token) => unsealed.tokens.consume_use(token).await?,
             None => Use::More,
@@ -395,6 +403,17 @@ impl Core {
             },
         }
     }
+}
+
+/// Counts the request against the quota that covers it.
+async fn admit(
+    unsealed: &Unsealed,
+    caller: Option<&Caller>,
+    request: &Request,
+    served: &mut ServedBy,
+) -> Result<(), CoreError> {
+    let (tokens, allowance) = (&unsealed.tokens, &mut served.allowance);
+    unsealed.quotas.admit(tokens, &request.path, caller, &request.connection, allowance).await
 }
 
 struct Call<'p> {

@@ -70,6 +70,8 @@ pub mod kinds {
     pub const AUTH_DATA: Kind = Kind(15);
     /// Password policies by name.
     pub const PASSWORD_POLICY: Kind = Kind(16);
+    /// Quotas and their settings.
+    pub const QUOTA: Kind = Kind(17);
 }
 
 /// A record read back.

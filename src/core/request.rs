@@ -11,6 +11,7 @@ use super::audit::ticket::AuditReceipt;
 use super::error::CoreError;
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
+use super::quota::Allowance;
 use super::reply::Reply;
 
 /// What the caller's method says; whether a write creates is found out by the engine.
@@ -70,6 +71,15 @@ pub(in crate::core) struct ServedBy {
     pub(in crate::core) route: String,
     /// The kind of the mount; empty where there is none.
     pub(in crate::core) mount_type: String,
+    /// Where the client stands with its quota; none where there is no quota.
+    pub(in crate::core) allowance: Option<Allowance>,
+}
+
+impl ServedBy {
+    /// A request of which the route alone is known.
+    pub(in crate::core) fn route(route: &str) -> Self {
+        Self { route: route.to_owned(), mount_type: String::new(), allowance: None }
+    }
 }
 
 /// An answer that the audit has accepted. There is no other way to make one, so nothing is answered
@@ -100,6 +110,11 @@ impl Answered {
     /// The kind of the mount that served it, such as `kv`, or `system` for the server itself.
     pub fn mount_type(&self) -> &str {
         &self.served.mount_type
+    }
+
+    /// Where the client stands with its quota, when the answer is to say so.
+    pub fn allowance(&self) -> Option<Allowance> {
+        self.served.allowance.filter(|left| left.told || self.result.is_err())
     }
 
     /// Which request it answers.

@@ -56,6 +56,9 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
     if standings.into_iter().any(touched) {
         unsealed.callers.forget();
     }
+    if touched(kinds::QUOTA) {
+        unsealed.quotas.load().await?;
+    }
     if touched(kinds::CORE) {
         unsealed.leases.load_hold().await?;
     }

@@ -6,6 +6,7 @@
 
 mod callers;
 mod engines;
+mod limits;
 mod people;
 mod refusals;
 mod seal;

@@ -7,6 +7,7 @@ mod cluster;
 mod leases;
 mod passwords;
 mod policies;
+mod quotas;
 mod reload;
 mod secrets;
 mod telemetry;

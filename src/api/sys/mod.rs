@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod mounts;
 pub mod passwords;
 pub mod policies;
+pub mod quotas;
 pub mod wrapping;
 
 use crate::core::context::SystemRoutes;
@@ -26,6 +27,7 @@ pub fn tables(
         Box::new(policies::PolicyRoutes),
         Box::new(passwords::PasswordPolicyRoutes),
         Box::new(leases::LeaseRoutes),
+        Box::new(quotas::QuotaRoutes),
         Box::new(wrapping::WrappingRoutes),
         Box::new(metrics::MetricsRoutes::new(render_metrics, metrics_access)),
     ]

@@ -14,11 +14,12 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::lifetime::Lifetime;
 use super::super::mount::Mounted;
+use super::super::quota;
 use super::super::records::{Batch, Precondition, kinds};
 use super::super::reply::{LeaseReply, Reply};
 use super::super::view::{PutOptions, View};
 use super::undo::Attempt;
-use super::{Lease, LeaseState, Leases, Owner, mount_label, role_label};
+use super::{Lease, LeaseState, Leases, Owner, mount_label, quota_label, role_label};
 
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -37,6 +38,17 @@ pub struct Issuing<'a> {
     pub caller_row: Option<RowKey>,
     /// The client's idempotency key.
     pub idempotency_key: Option<&'a str>,
+}
+
+/// A limit on live leases that a new one must fit under.
+struct Cap {
+    /// What the leases are found by that it counts.
+    label: String,
+    max: u64,
+    /// Of what it is a limit.
+    what: &'static str,
+    /// The quota that says so, when none of the configuration does.
+    quota: Option<String>,
 }
 
 /// Leads from an idempotency key to the lease it made.
@@ -135,7 +147,7 @@ impl Leases {
         if let Some(key) = issuing.caller_row {
             batch.also(Change::RequireRow { key });
         }
-        for (label, max, _) in self.caps(lease) {
+        for Cap { label, max, .. } in self.caps(lease) {
             batch.also(Change::RequireFewer {
                 namespace: NamespaceId::ROOT,
                 kind: kinds::LEASE,
@@ -167,28 +179,45 @@ impl Leases {
         }
     }
 
-    fn caps(&self, lease: &Lease) -> Vec<(String, u64, &'static str)> {
-        [
+    /// What the lease is counted under: by the configuration, and by quotas.
+    fn caps(&self, lease: &Lease) -> Vec<Cap> {
+        let settings = [
             (lease.owner.label(), self.settings.per_owner_max, "identity"),
             (role_label(&lease.mount, &lease.role), self.settings.per_role_max, "role"),
             (mount_label(&lease.mount), self.settings.per_mount_max, "mount"),
-        ]
-        .into_iter()
-        .filter(|(_, max, _)| *max > 0)
-        .collect()
+        ];
+        let settings = settings.into_iter().filter(|(_, max, _)| *max > 0);
+        let mut caps: Vec<Cap> =
+            settings.map(|(label, max, what)| Cap { label, max, what, quota: None }).collect();
+        let mounted = self.mounts.by_accessor(&lease.mount);
+        let path = mounted.as_ref().map_or("", |mounted| mounted.entry.path.as_str());
+        for (name, quota) in self.quotas.lease_counts(path, &lease.role) {
+            let label = quota_label(&quota, &lease.mount);
+            caps.push(Cap { label, max: quota.max_leases, what: "quota", quota: Some(name) });
+        }
+        caps
     }
 
     async fn which_cap(&self, lease: &Lease) -> Result<CoreError, CoreError> {
-        let mut name = "identity, role or mount";
-        for (label, max, what) in self.caps(lease) {
-            let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
+        let mut reached = None;
+        for cap in self.caps(lease) {
+            let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &cap.label);
             let storage = self.records.storage();
+            let max = cap.max;
             if storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, tag, max).await? >= max {
-                name = what;
+                reached = Some(cap);
                 break;
             }
         }
-        metrics::counter!("leasehold_lease_cap_refusals_total", "cap" => name).increment(1);
+        let what = reached.as_ref().map_or("identity, role or mount", |cap| cap.what);
+        metrics::counter!("leasehold_lease_cap_refusals_total", "cap" => what).increment(1);
+        let name = match reached.and_then(|cap| cap.quota) {
+            Some(quota) => {
+                quota::rejected(&quota, "lease-count");
+                format!("quota {quota:?}")
+            }
+            None => what.to_owned(),
+        };
         Ok(CoreError::TooMany {
             message: format!("the {name} has as many live leases as it may; revoke some first"),
             retry_after: Ttl::from_secs(30),

@@ -30,6 +30,7 @@ use super::engine::LeaseFacts;
 use super::error::CoreError;
 use super::hold::HoldCell;
 use super::mount::MountTable;
+use super::quota::{LeaseCount, Quotas};
 use super::records::{Record, Records, kinds};
 use super::view::{Entry, View};
 
@@ -195,6 +196,11 @@ fn mount_label(mount: &MountAccessor) -> String {
     format!("mount:{mount}")
 }
 
+/// What the leases are labelled with that a quota counts.
+fn quota_label(quota: &LeaseCount, mount: &MountAccessor) -> String {
+    if quota.role.is_empty() { mount_label(mount) } else { role_label(mount, &quota.role) }
+}
+
 fn operation_label(operation: &str) -> String {
     format!("operation:{operation}")
 }
@@ -208,6 +214,7 @@ fn failed_label(operation: &str) -> String {
 pub struct Leases {
     records: Arc<Records>,
     mounts: Arc<MountTable>,
+    quotas: Arc<Quotas>,
     clock: Arc<dyn Clock>,
     settings: LeaseSettings,
     /// Told whenever something became due earlier than the sweep has planned.
@@ -227,11 +234,13 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// The leases in `records`, whose engines are found in `mounts`. `hold` is the one that those see.
+    /// The leases in `records`, whose engines are found in `mounts` and which `quotas` count. `hold` is
+    /// the one that the mounts see.
     pub fn new(
         records: Arc<Records>,
         mounts: Arc<MountTable>,
         hold: HoldCell,
+        quotas: Arc<Quotas>,
         clock: Arc<dyn Clock>,
         settings: LeaseSettings,
         node: u64,
@@ -239,6 +248,7 @@ impl Leases {
         Self {
             records,
             mounts,
+            quotas,
             clock,
             settings,
             wake: Notify::new(),
@@ -332,6 +342,18 @@ impl Leases {
             return Ok(count);
         }
         let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &mount_label(mount));
+        let storage = self.records.storage();
+        Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, COUNT_MAX).await?)
+    }
+
+    /// How many leases there are that a quota counts.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count_under(&self, quota: &LeaseCount) -> Result<u64, CoreError> {
+        let Some(mounted) = self.mounts.at(&quota.path) else { return Ok(0) };
+        let label = quota_label(quota, &mounted.entry.accessor);
+        let label = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
         let storage = self.records.storage();
         Ok(storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, label, COUNT_MAX).await?)
     }

@@ -151,6 +151,26 @@ impl TokenStore {
         }
     }
 
+    /// Stands for the token and all that were made from it, link by link: its oldest ancestor that
+    /// root has made, or nobody.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn origin(&self, token: &TokenLookup) -> Result<String, CoreError> {
+        let mut origin = token.private_key();
+        let mut parent = token.entry.parent.clone();
+        for _ in 0..TOKEN_DEPTH_MAX {
+            let Some(hash) = parent else { break };
+            let Some(ancestor) = self.stored(&hash).await? else { break };
+            if ancestor.entry.policies.iter().any(|policy| policy == "root") {
+                break;
+            }
+            parent = ancestor.entry.parent.clone();
+            origin = hash;
+        }
+        Ok(origin)
+    }
+
     /// The live token with that accessor.
     ///
     /// # Errors

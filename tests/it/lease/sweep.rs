@@ -201,6 +201,7 @@ async fn a_hold_stops_the_sweep_and_its_release_starts_it() {
         world.test.unsealed.records.clone(),
         world.test.unsealed.mounts.clone(),
         HoldCell::default(),
+        world.test.unsealed.quotas.clone(),
         world.test.core.clock.clone(),
         world.test.core.settings.leases.clone(),
         7,

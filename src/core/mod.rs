@@ -39,6 +39,7 @@ pub mod seal;
 pub mod spiffe;
 pub mod time_seen;
 pub mod token;
+pub mod tools;
 pub mod trust;
 mod unanswered;
 pub mod view;

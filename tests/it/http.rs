@@ -12,6 +12,7 @@ mod reload;
 mod secrets;
 mod telemetry;
 mod tokens;
+mod tools;
 mod userpass;
 mod world;
 mod wrapping;

@@ -1,12 +1,12 @@
-//! What is asked of passwords, and how much of what clients may have.
+//! What is asked of passwords, how much of what clients may have, and the tools.
 
 use serde_json::json;
 
 use super::stage::Stage;
 
 const DIGITS: &str = "length = 20\nrule \"charset\" { charset = \"0123456789\" }\n";
-/// Generates the same password each time.
-const SAME: &str = "length = 8\nrule \"charset\" { charset = \"a\" }\n";
+/// Generates what can be guessed.
+const WEAK: &str = "length = 8\nrule \"charset\" { charset = \"a\" }\n";
 
 #[tokio::test]
 async fn password_policies_answer_as_recorded() {
@@ -22,7 +22,7 @@ async fn password_policies_answer_as_recorded() {
     stage.post(one, json!({ "policy": DIGITS })).await;
     stage.get(one).await;
     stage.list(list).await;
-    stage.post(one, json!({ "policy": SAME })).await;
+    stage.post(one, json!({ "policy": WEAK })).await;
     stage.get(generate).await;
     stage.delete(one).await;
     stage.delete(one).await;
@@ -65,5 +65,26 @@ async fn quotas_answer_as_recorded() {
     stage.get(one).await;
     stage.list(list).await;
     stage.delete(one).await;
+    stage.finish();
+}
+
+#[tokio::test]
+async fn tools_answer_as_recorded() {
+    let mut stage = Stage::open("tools").await;
+    for (path, body) in [
+        ("sys/tools/random", json!({ "bytes": 8 })),
+        ("sys/tools/random/8", json!({ "format": "hex" })),
+        ("sys/tools/random/platform/8", json!({})),
+    ] {
+        stage.post(path, body).await;
+    }
+    for path in ["sys/tools/random/seal/8", "sys/tools/random/131073"] {
+        stage.post(path, json!({})).await;
+    }
+    stage.post("sys/tools/random", json!({ "format": "text" })).await;
+    for path in ["sys/tools/hash", "sys/tools/hash/sha2-512", "sys/tools/hash/sha3-256"] {
+        stage.post(path, json!({ "input": "YWJj" })).await;
+    }
+    stage.post("sys/tools/hash", json!({ "input": "?" })).await;
     stage.finish();
 }

@@ -186,6 +186,7 @@ impl Stage {
             "encoded_token" | "encoded_root_token" => "<encoded token>",
             "otp" => "<one-time pad>",
             "password" => "<password>",
+            "random_bytes" => "<random bytes>",
             "keys_base64" => "<share>",
             "next" => "<cursor>",
             "version" if text == env!("CARGO_PKG_VERSION") => "<version>",

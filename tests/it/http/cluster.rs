@@ -66,6 +66,31 @@ async fn nodes_see_what_the_others_do() {
 }
 
 #[tokio::test]
+async fn a_quota_made_here_counts_there() {
+    let world = on_postgres().await;
+    let other = world.broker.beside().await;
+    let (here, there) = (world.broker.root(), other.root());
+    let policy = "length = 20\nrule \"charset\" { charset = \"0123456789\" }";
+    here.write("sys/policies/password/digits", json!({ "policy": policy })).await.ok();
+    assert_eq!(there.read("sys/policies/password/digits").await.data()["policy"], policy);
+    let least = json!({ "path": "kv/x", "rate": 1, "interval": "1d", "group_by": "none" });
+    here.write("sys/quotas/rate-limit/least", least).await.ok();
+    soon(async {
+        while there.read("kv/x").await.status != 429 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    here.delete("sys/quotas/rate-limit/least").await.ok();
+    soon(async {
+        while there.read("kv/x").await.status != 404 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_token_revoked_here_is_refused_there() {
     let world = on_postgres().await;
     let other = world.broker.beside().await;

@@ -73,6 +73,8 @@ pub async fn sweep() -> (Run, usize) {
                 mount: accessor.clone(),
                 path: "db/creds/app".into(),
                 owner: Owner::Entity(EntityId::new(format!("entity-{}", n % 50))),
+                entity: None,
+                asked_with: String::new(),
                 role: "app".into(),
                 target: format!("{accessor}/pg"),
                 issued_at: START,

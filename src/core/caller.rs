@@ -19,7 +19,7 @@ use super::context::{Core, Unsealed};
 use super::engine::{CallerFacts, Grant, Recognition};
 use super::error::CoreError;
 use super::identity::Entity;
-use super::lease::{Leases, Owner};
+use super::lease::{Lease, Leases, Owner};
 use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
 use super::records::{CallerRow, Records};
@@ -83,29 +83,32 @@ impl Caller {
     }
 
     /// Whom a lease issued to this caller belongs to: its identity, unless it has none or its token
-    /// asks to own what it is given.
+    /// asks to own what it is given. A batch token is no row that could end anything, so what it is
+    /// given belongs to its parent.
     pub fn lease_owner(&self) -> Owner {
         let entity = || self.entity.as_ref().map(|entity| Owner::Entity(entity.id.clone()));
         match &self.via {
             Via::Certificate { .. } => entity(),
             Via::Token(token) if token.entry.lease_owner == LeaseOwner::Entity => entity(),
-            Via::Nobody | Via::Token(_) => None,
+            Via::Token(token) => token.row_name().map(|name| Owner::Token(name.to_owned())),
+            Via::Nobody => None,
         }
         .unwrap_or_else(|| Owner::Token(self.facts.private_key.clone()))
     }
 
-    /// Whether `owner` is this caller: its identity or its own token.
-    pub fn owns(&self, owner: &Owner) -> bool {
-        match owner {
+    /// Whether a lease is this caller's: of its identity, of its token, or asked for with it.
+    pub fn owns(&self, lease: &Lease) -> bool {
+        let asked = lease.asked_with == self.facts.private_key;
+        match &lease.owner {
             Owner::Entity(id) => self.entity.as_ref().is_some_and(|entity| entity.id == *id),
-            Owner::Token(hash) => *hash == self.facts.private_key,
+            Owner::Token(hash) => asked || *hash == self.facts.private_key,
         }
     }
 
-    /// The row that must still exist when something is made for this caller: its token's.
+    /// The row that must still exist when something is made for this caller: its token's, or its
+    /// parent's when the token has none.
     pub fn token_row(&self, unsealed: &Unsealed) -> Option<RowKey> {
-        let token = self.token()?;
-        Some(unsealed.tokens.row_key(token.hash.as_ref()?))
+        Some(unsealed.tokens.row_key(self.token()?.row_name()?))
     }
 
     /// Whether the caller may do that.
@@ -373,7 +376,7 @@ async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Ca
             entity_id: entry.entity_id.clone(),
             private_key: token.private_key(),
             end_is_told: token.stored_name().is_some(),
-            row: token.hash.as_ref().map(|hash| CallerRow(unsealed.tokens.row_key(hash))),
+            row: token.row_name().map(|name| CallerRow(unsealed.tokens.row_key(name))),
             expires_at: entry.expires_at,
         },
         token_policies: entry.policies.clone(),

@@ -22,7 +22,7 @@ use super::engine::{AuthOutcome, AuthRequest, CallerFacts, EngineRequest, Outcom
 use super::error::CoreError;
 use super::failpoint::fail_point;
 use super::fields::Fields;
-use super::lease::Issuing;
+use super::lease::{Issuing, Owner};
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
@@ -105,7 +105,8 @@ impl Core {
                 ending.lease_id = reply.lease_id().cloned();
                 if let Some(unsealed) = &unsealed {
                     withdraw_unless_finished(&mut ticket, unsealed, reply);
-                    let redaction = Redaction::new(&unsealed.audit_key);
+                    let shown = ticket.shown_in_response();
+                    let redaction = Redaction::with_clear_keys(&unsealed.audit_key, &shown);
                     let wrapping = reply.wrap.as_ref();
                     ending.wrapping_accessor =
                         wrapping.map(|wrap| redaction.text(wrap.accessor.as_str()));
@@ -153,6 +154,7 @@ impl Core {
         let place = self.place(&unsealed, &path);
         served.mount_type = mount_type(&place).to_owned();
         if let Place::Mount(mounted, _) = &place {
+            ticket.show_in_response(&mounted.entry.config.audit_non_hmac_response_keys);
             ticket.set_mount(MountSummary {
                 kind: mounted.entry.kind.clone(),
                 accessor: mounted.entry.accessor.clone(),
@@ -205,15 +207,13 @@ impl Core {
             None => Use::More,
         };
         let result = self.serve_caller(&unsealed, ticket, &place, matched, &caller, request).await;
-        if let (Use::Last, Some(hash)) = (used, caller.token().and_then(|t| t.stored_name()))
-            && let Err(error) = unsealed.tokens.revoke_tree(hash).await
-        {
-            if let Ok(reply) = result {
-                take_back(&unsealed, reply.made()).await;
-            }
-            return Err(error);
+        let Some(hash) = caller.token().and_then(|token| token.stored_name()) else {
+            return result;
+        };
+        match used {
+            Use::More => result,
+            Use::Last => spent(&unsealed, &caller, hash, result).await,
         }
-        result
     }
 
     fn place<'c, 'p>(&'c self, unsealed: &Unsealed, path: &'p ApiPath) -> Place<'c, 'p> {
@@ -438,6 +438,8 @@ async fn issue(
         mounted,
         path: request.path.as_str(),
         owner: ctx.caller.lease_owner(),
+        entity: ctx.caller.facts.entity_id.clone(),
+        asked_with: &ctx.caller.facts.private_key,
         caller_expires_at: ctx.caller.facts.expires_at,
         caller_row: ctx.caller.token_row(ctx.unsealed),
         idempotency_key: request.idempotency_key.as_deref(),
@@ -591,6 +593,30 @@ async fn wrapped(
         take_back(unsealed, made).await;
     }
     result
+}
+
+/// Ends a token with its last use. What belonged to it is dead by then, and is not handed out as if
+/// it lived.
+async fn spent(
+    unsealed: &Unsealed,
+    caller: &Caller,
+    hash: &str,
+    result: Result<Reply, CoreError>,
+) -> Result<Reply, CoreError> {
+    if let Err(error) = unsealed.tokens.revoke_tree(hash).await {
+        if let Ok(reply) = result {
+            take_back(unsealed, reply.made()).await;
+        }
+        return Err(error);
+    }
+    let reply = result?;
+    if matches!(caller.lease_owner(), Owner::Token(_)) && !reply.made().leases.is_empty() {
+        take_back(unsealed, reply.made()).await;
+        return Err(CoreError::invalid(
+            "this was the token's last use, and what it is given ends with it: nothing was issued",
+        ));
+    }
+    Ok(reply)
 }
 
 /// Failures of ours are logged once, here; what callers did wrong, and what a sealed server has to

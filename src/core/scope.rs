@@ -18,6 +18,13 @@ pub const SCOPES_MAX: usize = 64;
 /// Longest quotation of a scope in an error, in characters.
 const QUOTE_CHARS_MAX: usize = 80;
 
+/// What no scope takes away.
+const OWN: [(&str, Operation); 3] = [
+    ("auth/token/lookup-self", Operation::Read),
+    ("auth/token/lookup-self", Operation::Update),
+    ("auth/token/revoke-self", Operation::Update),
+];
+
 /// What a token is narrowed to. Kept with the token as the list of texts that it was asked with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
@@ -49,9 +56,12 @@ impl ScopeSet {
         Ok(Self { scopes: scopes? })
     }
 
-    /// Whether the scopes include an operation on a path. The policies must grant it too.
+    /// Whether the scopes include an operation on a path. The policies must grant it too. A token may
+    /// look at itself and end itself, however narrow it is.
     pub fn permits(&self, path: &ApiPath, operation: Operation) -> bool {
-        self.scopes.iter().any(|scope| scope.permits(path.as_str(), operation))
+        let path = path.as_str();
+        OWN.contains(&(path, operation))
+            || self.scopes.iter().any(|scope| scope.permits(path, operation))
     }
 
     /// Whether `other` includes nothing that these scopes do not. Each of its patterns must lie

@@ -146,7 +146,7 @@ async fn keep(
     let name = token.private_key();
     view.put(&mut batch, &name, wrapped, Precondition::Absent, PutOptions::default())?;
     if let Some(hash) = &token.hash {
-        batch.also(Change::RequireRow { key: unsealed.tokens.row_key(hash) });
+        batch.also(Change::RequireRow { key: unsealed.tokens.row_key(&hash.to_hex()) });
     }
     match view.commit(&batch).await {
         Err(CoreError::Storage(StorageError::Conflict)) => {

@@ -5,6 +5,7 @@ mod bad_input;
 mod certificates;
 mod cluster;
 mod leases;
+mod owners;
 mod passwords;
 mod policies;
 mod quotas;

@@ -60,6 +60,8 @@ impl World {
             mounted: &self.mounted,
             path: PATH,
             owner: owner("alice"),
+            entity: None,
+            asked_with: "",
             caller_expires_at: None,
             caller_row: None,
             idempotency_key: None,

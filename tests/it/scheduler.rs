@@ -92,6 +92,8 @@ impl Node {
             mounted: &self.mounted,
             path: "db/creds/role",
             owner,
+            entity: None,
+            asked_with: "",
             caller_expires_at: None,
             caller_row: None,
             idempotency_key: key,

@@ -8,7 +8,7 @@ use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
 use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
-use crate::core::lease::{BulkProgress, Lease, Selector};
+use crate::core::lease::{BulkProgress, Lease, Owner, Selector};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
 use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
@@ -93,7 +93,8 @@ static ROUTES: &[RouteSpec] = &[
         "Take back all leases of an identity, a mount or a role.",
         WRITE,
         &[
-            field("entity_id", FieldKind::Text, "Those of this entity."),
+            field("entity_id", FieldKind::Text, "Those of this entity, with those of its tokens."),
+            field("accessor", FieldKind::Text, "Those of the token with this accessor."),
             field("mount", FieldKind::Text, "Those of this mount."),
             field("role", FieldKind::Text, "With `mount`: those of this role."),
             SYNC,
@@ -107,7 +108,8 @@ static ROUTES: &[RouteSpec] = &[
         "Leases by identity, mount or role, or those that are overdue.",
         WRITE,
         &[
-            field("entity_id", FieldKind::Text, "Those of this entity."),
+            field("entity_id", FieldKind::Text, "Those of this entity, with those of its tokens."),
+            field("accessor", FieldKind::Text, "Those of the token with this accessor."),
             field("mount", FieldKind::Text, "Those of this mount."),
             field("role", FieldKind::Text, "With `mount`: those of this role."),
             field("overdue", FieldKind::Boolean, "Those whose revocation has failed."),
@@ -176,9 +178,9 @@ impl SystemRoutes for LeaseRoutes {
             "list" => list(ctx, request.params.get("prefix")).await,
             "renew" | "renew-path" => {
                 let id = lease_id(&request)?;
-                owned(ctx, permit, &id).await?;
+                let lease = owned(ctx, permit, &id).await?;
                 let increment = request.fields.duration("increment")?.unwrap_or_default();
-                leases.renew(&id, increment, ctx.caller.facts.expires_at).await
+                leases.renew(&id, increment, latest(ctx, &lease).await?).await
             }
             "revoke" | "revoke-path" => {
                 let id = lease_id(&request)?;
@@ -193,8 +195,8 @@ impl SystemRoutes for LeaseRoutes {
                 bulk(ctx, &request, Selector::Prefix(dir(request.params.get("prefix")))).await
             }
             "revoke-force" => force(ctx, &request).await,
-            "revoke-where" => bulk(ctx, &request, selector(ctx, &request)?).await,
-            "search" => search(ctx, &request, selector(ctx, &request)?).await,
+            "revoke-where" => bulk(ctx, &request, selector(ctx, &request).await?).await,
+            "search" => search(ctx, &request, selector(ctx, &request).await?).await,
             "overdue" => {
                 check_type(&request)?;
                 search(ctx, &request, Selector::Overdue).await
@@ -230,7 +232,18 @@ fn lease_id(request: &EngineRequest<'_>) -> Result<LeaseId, CoreError> {
 async fn owned(ctx: &SystemContext<'_>, permit: &Permit, id: &LeaseId) -> Result<Lease, CoreError> {
     let unknown = || CoreError::invalid("invalid lease");
     let lease = ctx.unsealed.leases.get(id).await?.ok_or_else(unknown)?.value;
-    if permit.sudo() || ctx.caller.owns(&lease.owner) { Ok(lease) } else { Err(unknown()) }
+    if permit.sudo() || ctx.caller.owns(&lease) { Ok(lease) } else { Err(unknown()) }
+}
+
+/// When a lease has to end that the caller renews: with the caller, and with the token it belongs to
+/// when that is another.
+async fn latest(ctx: &SystemContext<'_>, lease: &Lease) -> Result<Option<Timestamp>, CoreError> {
+    let own = ctx.caller.facts.expires_at;
+    let owner = match &lease.owner {
+        Owner::Token(name) if !ctx.caller.owns(lease) => ctx.unsealed.tokens.end_of(name).await?,
+        Owner::Token(_) | Owner::Entity(_) => None,
+    };
+    Ok([own, owner].into_iter().flatten().min())
 }
 
 fn lookup(lease: &Lease, now: Timestamp) -> Value {
@@ -245,6 +258,7 @@ fn lookup(lease: &Lease, now: Timestamp) -> Value {
         "state": lease.state,
         "role": lease.role,
         "owner": lease.owner,
+        "entity_id": lease.entity,
         "attempts": lease.attempts,
         "revoke_error": lease.last_error.as_deref().unwrap_or_default(),
         "overdue_since": lease.failing_since.map(Timestamp::to_rfc3339),
@@ -264,7 +278,10 @@ async fn list(ctx: &SystemContext<'_>, prefix: &str) -> Result<Reply, CoreError>
     if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
 }
 
-fn selector(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Selector, CoreError> {
+async fn selector(
+    ctx: &SystemContext<'_>,
+    request: &EngineRequest<'_>,
+) -> Result<Selector, CoreError> {
     let fields = &request.fields;
     if fields.boolean("overdue")? == Some(true) {
         return Ok(Selector::Overdue);
@@ -272,8 +289,15 @@ fn selector(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Sele
     if let Some(id) = fields.text("entity_id")? {
         return Ok(Selector::Entity(EntityId::new(id)));
     }
+    if let Some(accessor) = fields.text("accessor")? {
+        let token = ctx.unsealed.tokens.lookup_accessor(&accessor).await?;
+        let name = token.and_then(|token| token.stored_name().map(str::to_owned));
+        let unknown = || CoreError::field("accessor", "is of no token that is there");
+        return Ok(Selector::Token(name.ok_or_else(unknown)?));
+    }
     let Some(path) = fields.text("mount")? else {
-        return Err(CoreError::field("entity_id", "or \"mount\" must say which leases are meant"));
+        let problem = "or \"accessor\" or \"mount\" must say which leases are meant";
+        return Err(CoreError::field("entity_id", problem));
     };
     let mounted = ctx
         .unsealed

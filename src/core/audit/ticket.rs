@@ -21,6 +21,8 @@ pub struct AuditTicket {
     draft: Option<Box<Draft>>,
     /// What is done when the operation is not finished.
     undo: Option<Undo>,
+    /// Fields of the answer that stay readable.
+    shown: Vec<String>,
     /// Room in the queue for the entry.
     _slot: OwnedSemaphorePermit,
 }
@@ -39,7 +41,7 @@ impl AuditTicket {
             request: None,
             response: None,
         };
-        Self { broker, draft: Some(Box::new(draft)), undo: None, _slot: slot }
+        Self { broker, draft: Some(Box::new(draft)), undo: None, shown: Vec::new(), _slot: slot }
     }
 
     /// Who the caller turned out to be.
@@ -77,6 +79,16 @@ impl AuditTicket {
     /// request is given up, or no sink accepts the entry.
     pub fn unless_finished(&mut self, undo: impl FnOnce() + Send + Sync + 'static) {
         self.undo = Some(Box::new(undo));
+    }
+
+    /// These top-level fields of the answer were declared harmless by an administrator.
+    pub fn show_in_response(&mut self, keys: &[String]) {
+        self.shown = keys.to_vec();
+    }
+
+    /// The fields of the answer that stay readable.
+    pub fn shown_in_response(&self) -> Vec<String> {
+        self.shown.clone()
     }
 
     /// Which request this is.

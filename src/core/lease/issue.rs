@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::storage::{Change, RowKey, StorageError};
-use crate::types::id::{LeaseId, NamespaceId, random_base62};
+use crate::types::id::{EntityId, LeaseId, NamespaceId, random_base62};
 use crate::types::time::{Timestamp, Ttl};
 
 use super::super::engine::LeasePlan;
@@ -32,6 +32,10 @@ pub struct Issuing<'a> {
     pub path: &'a str,
     /// Whom the lease will belong to.
     pub owner: Owner,
+    /// The identity that asks.
+    pub entity: Option<EntityId>,
+    /// What stands for the caller's token or certificate.
+    pub asked_with: &'a str,
     /// When the caller's token or certificate ends.
     pub caller_expires_at: Option<Timestamp>,
     /// The caller's token: it must still be there when the intent is written.
@@ -182,7 +186,7 @@ impl Leases {
     /// What the lease is counted under: by the configuration, and by quotas.
     fn caps(&self, lease: &Lease) -> Vec<Cap> {
         let settings = [
-            (lease.owner.label(), self.settings.per_owner_max, "identity"),
+            (lease.holder_label(), self.settings.per_owner_max, "identity"),
             (role_label(&lease.mount, &lease.role), self.settings.per_role_max, "role"),
             (mount_label(&lease.mount), self.settings.per_mount_max, "mount"),
         ];
@@ -292,11 +296,14 @@ fn intend(
         mount: facts.accessor.clone(),
         path: issuing.path.to_owned(),
         owner: issuing.owner.clone(),
+        entity: issuing.entity.clone(),
+        asked_with: issuing.asked_with.to_owned(),
         role: plan.role,
         target: format!("{}/{}", facts.accessor, plan.target),
         issued_at: now,
         expires_at: span.expires_at,
-        max_expires_at: lifetime.latest(),
+        // The caller's own end bounds each renewal anew: tokens are renewed, certificates rotated.
+        max_expires_at: Lifetime { not_after: None, ..lifetime }.latest(),
         renewed_at: None,
         ttl: span.ttl,
         renewable: plan.renewable,

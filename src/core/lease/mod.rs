@@ -120,6 +120,13 @@ pub struct Lease {
     pub path: String,
     /// Whom it belongs to.
     pub owner: Owner,
+    /// The identity behind the token or certificate it was asked with, whoever owns it.
+    #[serde(default)]
+    pub entity: Option<EntityId>,
+    /// What stands for the token or certificate it was asked with
+    /// ([`CallerFacts::private_key`](crate::core::engine::CallerFacts::private_key)).
+    #[serde(default)]
+    pub asked_with: String,
     /// The engine's role.
     pub role: String,
     /// The system it lives on, unique over all mounts.
@@ -128,7 +135,7 @@ pub struct Lease {
     pub issued_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
-    /// Beyond which no renewal prolongs it.
+    /// Beyond which no renewal prolongs it, whoever asks.
     pub max_expires_at: Timestamp,
     /// When it was last renewed.
     pub renewed_at: Option<Timestamp>,
@@ -177,8 +184,19 @@ impl Lease {
         role_label(&self.mount, &self.role)
     }
 
+    /// Under which it counts as somebody's: all that one identity holds is one heap, however many
+    /// tokens it was asked with.
+    fn holder_label(&self) -> String {
+        let entity = self.entity.clone().map(Owner::Entity);
+        entity.as_ref().unwrap_or(&self.owner).label()
+    }
+
     fn labels(&self) -> Vec<String> {
         let mut labels = vec![self.owner.label(), self.role_label(), mount_label(&self.mount)];
+        let holder = self.holder_label();
+        if !labels.contains(&holder) {
+            labels.push(holder);
+        }
         labels.extend(self.operations.iter().map(|id| operation_label(id)));
         if self.failing_since.is_some() {
             labels.push(OVERDUE.to_owned());

@@ -192,6 +192,11 @@ impl TokenLookup {
     pub fn stored_name(&self) -> Option<&str> {
         self.hash.is_some().then_some(self.key.as_str())
     }
+
+    /// The name of the row whose end is this token's end: its own, or that of a batch token's parent.
+    pub fn row_name(&self) -> Option<&str> {
+        self.stored_name().or(self.entry.parent.as_deref())
+    }
 }
 
 mod fingerprint {

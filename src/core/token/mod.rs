@@ -194,8 +194,16 @@ impl TokenStore {
     }
 
     /// The row of a stored token: it must still be there when something is made for the token.
-    pub fn row_key(&self, hash: &TokenHash) -> RowKey {
-        self.row_key_of(&hash.to_hex())
+    pub fn row_key(&self, name: &str) -> RowKey {
+        self.row_key_of(name)
+    }
+
+    /// When the stored token of that name ends; `None` when it does not, or is gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn end_of(&self, name: &str) -> Result<Option<Timestamp>, CoreError> {
+        Ok(self.stored(name).await?.and_then(|token| token.entry.expires_at))
     }
 
     /// Counts one use of a token. The conditional write is the check, so of parallel uses of the

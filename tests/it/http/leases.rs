@@ -11,7 +11,7 @@ use crate::support::broker::Caller;
 use crate::support::postgres::TestPostgres;
 use crate::support::wire::{Answer, soon};
 
-const LEASER: &str = r#"
+pub(super) const LEASER: &str = r#"
     path "database/creds/*" { capabilities = ["read"] }
     path "sys/leases/lookup" { capabilities = ["update"] }
     path "sys/leases/renew" { capabilities = ["update"] }
@@ -20,9 +20,9 @@ const LEASER: &str = r#"
 "#;
 
 /// A leased user.
-struct Leased {
-    lease: String,
-    user: String,
+pub(super) struct Leased {
+    pub(super) lease: String,
+    pub(super) user: String,
     password: String,
 }
 
@@ -37,7 +37,7 @@ impl Leased {
         }
     }
 
-    fn can_log_in(&self, world: &World) -> bool {
+    pub(super) fn can_log_in(&self, world: &World) -> bool {
         TestPostgres::shared().can_log_in(&self.user, &self.password, &world.database)
     }
 
@@ -49,16 +49,16 @@ impl Leased {
     }
 }
 
-fn role_exists(user: &str) -> bool {
+pub(super) fn role_exists(user: &str) -> bool {
     let sql = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{user}'");
     TestPostgres::shared().sql("postgres", &sql) == "1"
 }
 
-async fn lease(by: &Caller) -> Leased {
+pub(super) async fn lease(by: &Caller) -> Leased {
     Leased::of(&by.read("database/creds/reader").await)
 }
 
-async fn revoke(by: &Caller, lease: &str) -> Answer {
+pub(super) async fn revoke(by: &Caller, lease: &str) -> Answer {
     by.write("sys/leases/revoke", json!({ "lease_id": lease })).await
 }
 

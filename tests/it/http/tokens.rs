@@ -62,6 +62,14 @@ async fn a_cron_job_gets_a_token_for_its_work_alone() {
     assert_eq!((&mount["path"], &mount["type"]), (&json!("secret/"), &json!("kv")));
     let other = job.read("sys/internal/ui/mounts/cubbyhole/x").await;
     assert_eq!(other.error(403), "permission denied");
+    // It may look at itself, and end itself; never prolong itself.
+    let own = job.read("auth/token/lookup-self").await.data();
+    assert_eq!(own["scopes"], json!(["read:secret/data/reports/*"]));
+    assert_eq!(job.write("auth/token/renew-self", json!({})).await.status, 403);
+    let other = create(&workload, json!({ "scopes": ["read:secret/data/reports/*"] })).await;
+    let other = world.broker.admin().with_token(token_of(&other));
+    other.write("auth/token/revoke-self", json!({})).await.ok();
+    assert_eq!(other.read("secret/data/reports/daily").await.status, 403);
     let known = root.write("auth/token/lookup", json!({ "token": token_of(&made) })).await.data();
     assert_eq!(known["scopes"], json!(["read:secret/data/reports/*"]));
     assert!(known["ttl"].as_u64().unwrap() <= 60);

@@ -37,6 +37,8 @@ async fn check(world: &World, name: &str, case: Case) -> Result<(), TestCaseErro
     if case.role_max > 0 {
         limit = limit.min(after(case.role_max));
     }
+    // No renewal passes this; the caller's own end binds what that caller is given.
+    let ground = limit;
     if let Some(end) = caller_expires_at {
         limit = limit.min(end);
     }
@@ -50,6 +52,7 @@ async fn check(world: &World, name: &str, case: Case) -> Result<(), TestCaseErro
     for (pause, increment, caller) in case.renewals {
         let row = world.lease(&lease).await.unwrap();
         prop_assert!(row.expires_at <= limit && row.expires_at <= row.max_expires_at);
+        prop_assert!(row.max_expires_at <= ground);
         prop_assert!(row.expires_at >= before, "a promise was taken back");
         prop_assert!(world.targets.credential(name).unwrap().expires_at <= row.expires_at);
         before = row.expires_at;
@@ -68,6 +71,7 @@ async fn check(world: &World, name: &str, case: Case) -> Result<(), TestCaseErro
         if let Some(end) = caller {
             prop_assert!(row.expires_at <= end.max(before), "prolonged beyond the caller");
         }
+        limit = ground;
     }
     world.leases().revoke(&lease).await.unwrap();
     prop_assert_eq!(world.targets.live().len(), 0);

@@ -130,6 +130,8 @@ impl Node {
             mounted: &self.database(),
             path: "database/creds/reader",
             owner: Owner::Entity(EntityId::new("app")),
+            entity: None,
+            asked_with: "",
             caller_expires_at: None,
             caller_row: None,
             idempotency_key: None,

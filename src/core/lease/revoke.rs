@@ -27,8 +27,17 @@ impl Leases {
     /// as soon as that has ended. `Held` while a hold is in force.
     pub async fn revoke(&self, id: &LeaseId) -> Result<(), CoreError> {
         let _unheld = self.unheld()?;
+        match self.take_in_hand(id).await? {
+            Some(entry) => self.finish_revoking(entry).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Marks a lease that is going to be revoked now; `None` when there is none. One whose credential
+    /// may still come to be is marked and refused: it is neither to be had nor to be forgotten yet.
+    async fn take_in_hand(&self, id: &LeaseId) -> Result<Option<Entry<Lease>>, CoreError> {
         loop {
-            let Some(entry) = self.get(id).await? else { return Ok(()) };
+            let Some(entry) = self.get(id).await? else { return Ok(None) };
             match self.begin_revoking(entry).await {
                 Ok(entry) => {
                     fail_point("lease.revoking");
@@ -40,7 +49,7 @@ impl Leases {
                                 .into(),
                         });
                     }
-                    return self.finish_revoking(entry).await;
+                    return Ok(Some(entry));
                 }
                 // Renewed or revoked since it was read.
                 Err(CoreError::Storage(StorageError::Conflict)) => {}
@@ -178,11 +187,13 @@ impl Leases {
     /// revoke first and says whether that worked. The caller audits it.
     ///
     /// # Errors
-    /// `Invalid` when there is no such lease; `Held` while a hold is in force; otherwise when the
-    /// store fails.
+    /// `Invalid` when there is no such lease; `Upstream` while its credential is still being created,
+    /// because what comes to be must be named by a row; `Held` while a hold is in force; otherwise
+    /// when the store fails.
     pub async fn abandon(&self, id: &LeaseId) -> Result<Abandoned, CoreError> {
         let _unheld = self.unheld()?;
-        let entry = self.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?;
+        let found = self.take_in_hand(id).await?;
+        let entry = found.ok_or_else(|| CoreError::invalid("invalid lease"))?;
         let last_error = match self.kill(&entry.value).await {
             Ok(()) => None,
             Err(error) => Some(error.to_string()),

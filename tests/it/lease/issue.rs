@@ -1,7 +1,10 @@
 //! Issuing: what is there before, what is left after, whatever goes wrong.
 
 use futures_util::future::join_all;
+use leasehold::core::records::{Precondition, kinds};
+use leasehold::core::view::View;
 use leasehold::storage::StorageError;
+use leasehold::types::id::NamespaceId;
 
 use super::*;
 
@@ -118,25 +121,65 @@ async fn a_row_that_somebody_removed_meanwhile_is_put_again_to_undo_the_credenti
     let world = World::new().await;
     world.targets.set("pg", Mood::Hanging);
     let issue = world.try_issue("pg", "u1");
+    let remove = async {
+        world.targets.until_hanging(1).await;
+        let lease = world.rows().await.remove(0);
+        let records = world.test.unsealed.records.clone();
+        let leases = View::new(records, NamespaceId::ROOT, kinds::LEASE, String::new());
+        leases.remove(lease.id.as_str()).await.unwrap();
+        world.targets.set("pg", Mood::Up);
+    };
+    let (issued, ()) = tokio::join!(issue, remove);
+    assert!(matches!(issued, Err(CoreError::Denied { .. })), "{issued:?}");
+    assert_eq!(world.targets.live().len(), 1);
+    world.sweep_up().await;
+    assert_eq!(world.targets.live().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_is_not_abandoned_while_its_credential_may_still_come_to_be() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Hanging);
+    let issue = world.try_issue("pg", "u1");
     let abandon = async {
         world.targets.until_hanging(1).await;
         let lease = world.rows().await.remove(0);
-        // Tries to revoke, which hangs too, so both go on at the same moment.
-        let abandon = world.leases().abandon(&lease.id);
-        let go_on = async {
-            world.targets.until_hanging(2).await;
-            world.targets.set("pg", Mood::Up);
-        };
-        tokio::join!(abandon, go_on).0.unwrap();
+        let error = world.leases().abandon(&lease.id).await.unwrap_err();
+        assert!(error.public_text().contains("still being created"), "{error}");
+        assert_eq!(world.rows().await.len(), 1, "it is still named");
+        world.targets.set("pg", Mood::Up);
     };
     let (issued, ()) = tokio::join!(issue, abandon);
-    // Whoever comes last, what was not answered does not live; what was answered was given up on
-    // purpose, and may have been revoked by that or not.
-    if issued.is_err() {
-        world.sweep_up().await;
-        assert_eq!(world.targets.live().len(), 0);
-        assert!(world.leaked().await.is_empty());
+    // Nobody is given the password of a user that is about to die.
+    assert!(matches!(issued, Err(CoreError::Denied { .. })), "{issued:?}");
+    assert_eq!(world.leaked().await.len(), 0);
+    world.sweep_up().await;
+    assert_eq!(world.targets.live().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_of_a_node_that_died_is_abandoned_only_once_it_has_settled() {
+    let world = World::new().await;
+    // As a process leaves it that is killed between the intent and the target.
+    let mut issue = Box::pin(world.try_issue("pg", "u1"));
+    world.targets.set("pg", Mood::Hanging);
+    while world.rows().await.is_empty() {
+        assert!(futures_util::poll!(&mut issue).is_pending());
+        tokio::task::yield_now().await;
     }
+    let id = world.rows().await[0].id.clone();
+    let setup = TestSetup { registry: world.targets.registry(), node: 2, ..TestSetup::new() };
+    let setup = TestSetup { clock: world.test.clock.clone(), ..setup };
+    let storage = world.test.core.storage.clone();
+    let other = TestCore::join(storage, setup, &world.test.share).await;
+    let early = other.leases().abandon(&id).await.unwrap_err();
+    assert!(is_upstream(&early), "{early}");
+    drop(issue);
+    world.targets.set("pg", Mood::Down);
+    world.advance(121);
+    let abandoned = other.leases().abandon(&id).await.unwrap();
+    assert!(abandoned.last_error.unwrap().contains("connection refused"));
+    assert_eq!(world.rows().await.len(), 0);
 }
 
 #[tokio::test]
@@ -272,9 +315,6 @@ async fn a_key_is_free_again_after_an_issue_that_failed() {
 
 #[tokio::test]
 async fn nothing_is_issued_for_a_token_that_is_gone() {
-    use leasehold::core::records::{Precondition, kinds};
-    use leasehold::core::view::View;
-    use leasehold::types::id::NamespaceId;
     let world = World::new().await;
     let records = world.test.unsealed.records.clone();
     let tokens = View::new(records.clone(), NamespaceId::ROOT, kinds::TOKEN, String::new());

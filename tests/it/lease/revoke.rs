@@ -75,6 +75,8 @@ async fn a_hold_refuses_to_revoke() {
     assert_eq!(error.status(), 409);
     let error = world.leases().revoke_all(Selector::Overdue).await.unwrap_err();
     assert_eq!(error.status(), 409);
+    assert_eq!(world.leases().abandon(&lease).await.unwrap_err().status(), 409);
+    assert_eq!(world.targets.live().len(), 1);
     world.leases().release_hold().await.unwrap();
     world.leases().revoke(&lease).await.unwrap();
 }

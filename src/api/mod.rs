@@ -22,7 +22,6 @@ use crate::core::peer::ConnectionInfo;
 use crate::core::request::{Request, Verb};
 use crate::core::seal::endpoints;
 use crate::types::id::RequestId;
-use crate::types::time::Ttl;
 
 use extract::Parsed;
 
@@ -64,8 +63,7 @@ async fn answer(
     let (mut response, route) = match tokio::time::timeout(timeout, serve).await {
         Ok(done) => done,
         Err(_) => {
-            let error = CoreError::Overloaded { retry_after: Ttl::from_secs(1) };
-            (envelope::render_error(&error, Some(&id)), "timeout".to_owned())
+            (envelope::render_error(&CoreError::TookTooLong, Some(&id)), "timeout".to_owned())
         }
     };
     if head {

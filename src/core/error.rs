@@ -69,6 +69,9 @@ pub enum CoreError {
     /// The store did not do its part.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The answer was not there in time. Whether the request was done is not known.
+    #[error("the request took too long; whether it was done, wholly or in part, is not known")]
+    TookTooLong,
     /// The request body is over the limit.
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
@@ -110,7 +113,8 @@ impl CoreError {
             Self::AuditUnavailable(_)
             | Self::NotInitialized
             | Self::Overloaded { .. }
-            | Self::Sealed => 503,
+            | Self::Sealed
+            | Self::TookTooLong => 503,
             Self::Storage(error) => match error {
                 StorageError::Conflict => 409,
                 StorageError::Limit => 429,
@@ -155,6 +159,7 @@ impl CoreError {
             | Self::Refused { .. }
             | Self::Sealed
             | Self::TooLarge(_)
+            | Self::TookTooLong
             | Self::TooMany { .. }
             | Self::Unsupported
             | Self::Upstream { .. } => self.to_string(),
@@ -168,6 +173,7 @@ impl CoreError {
                 Some(*retry_after)
             }
             Self::AuditUnavailable(_)
+            | Self::TookTooLong
             | Self::Storage(StorageError::Busy | StorageError::Unavailable(_)) => {
                 Some(Ttl::from_secs(1))
             }
@@ -207,6 +213,7 @@ impl CoreError {
             | Self::Path(_)
             | Self::Sealed
             | Self::TooLarge(_)
+            | Self::TookTooLong
             | Self::TooMany { .. }
             | Self::Unsupported
             | Self::Upstream { .. } => None,

@@ -14,6 +14,7 @@ use http_body_util::Limited;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
+use crate::core::error::CoreError;
 use crate::core::peer::ConnectionInfo;
 
 /// Bounds on one request.
@@ -110,7 +111,7 @@ impl Refusal {
     fn into_response(self) -> Response<Body> {
         let (status, reason, text) = match self {
             Self::TookTooLong => {
-                (StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long".to_owned())
+                (StatusCode::SERVICE_UNAVAILABLE, "timeout", CoreError::TookTooLong.public_text())
             }
             Self::TooManyHeaders => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -155,6 +155,26 @@ impl From<Reply> for Outcome {
     }
 }
 
+/// Why a credential was not issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// It may exist, or come to exist, so it has to be revoked.
+    #[error(transparent)]
+    Failed(#[from] CoreError),
+    /// Its target was never asked for it: there is nothing to take back.
+    #[error(transparent)]
+    NotBegun(CoreError),
+}
+
+impl IssueError {
+    /// What the caller is told.
+    pub fn into_cause(self) -> CoreError {
+        match self {
+            Self::Failed(cause) | Self::NotBegun(cause) => cause,
+        }
+    }
+}
+
 /// A kind of secrets: one instance per mount, made by the registry.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -194,16 +214,18 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<Outcome, CoreError>;
 
     /// Creates the planned credential on its target and answers with its data. The lease row is
-    /// durable by now; when this fails or the process dies, [`Engine::revoke`] is called with the plan.
+    /// durable by now; when this fails or the process dies, [`Engine::revoke`] is called with the plan,
+    /// unless it says that the target was never asked.
     ///
     /// # Errors
-    /// `Upstream` when the target is down.
+    /// [`IssueError::NotBegun`] only when it is certain that nothing was or will be created.
+    /// `Upstream` in either case when the target is down.
     async fn issue(
         &self,
         _ctx: &EngineContext<'_>,
         _lease: LeaseFacts<'_>,
-    ) -> Result<Map<String, Value>, CoreError> {
-        Err(CoreError::Unsupported)
+    ) -> Result<Map<String, Value>, IssueError> {
+        Err(IssueError::NotBegun(CoreError::Unsupported))
     }
 
     /// Tells the target that the lease now ends at `lease.expires_at`.

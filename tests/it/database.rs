@@ -398,6 +398,10 @@ async fn a_target_that_is_down_is_unavailable_and_nothing_is_left() {
     let user = NewUser { name: &name, password: &password, expires: soon(), creation: &creation };
     let error = driver.create_user(&user).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
+    // By now the pool knows that it has no session, and cannot make one.
+    let error = driver.create_user(&user).await.unwrap_err();
+    assert!(matches!(error, DriverError::NotBegun(_)) && error.is_unavailable(), "{error}");
+    let strange = self::driver(&server, "postgres", SUPERUSER, &["wrong"]);
     let none = Statements::default();
     let doomed = DoomedUser { name: &name, revocation: &none, heir: "heir" };
     assert!(driver.revoke_user(&doomed).await.unwrap_err().is_unavailable());
@@ -407,6 +411,9 @@ async fn a_target_that_is_down_is_unavailable_and_nothing_is_left() {
     driver.revoke_user(&doomed).await.unwrap();
     driver.create_user(&user).await.unwrap();
     driver.revoke_user(&doomed).await.unwrap();
+    let error = strange.create_user(&user).await.unwrap_err();
+    let DriverError::NotBegun(reason) = error else { panic!("{error}") };
+    assert!(matches!(*reason, DriverError::Login { .. }), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

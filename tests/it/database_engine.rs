@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use leasehold::core::acl::{Acl, CheckRequest, CompiledPolicy};
 use leasehold::core::engine::{
-    CallerFacts, Engine, EngineContext, EngineRequest, LeaseFacts, LeasePlan, MountFacts, Outcome,
+    CallerFacts, Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, LeasePlan,
+    MountFacts, Outcome,
 };
 use leasehold::core::error::CoreError;
 use leasehold::core::fields::Fields;
@@ -165,7 +166,8 @@ impl Mount {
     }
 
     async fn issue(&self, plan: &LeasePlan) -> Result<Map<String, Value>, CoreError> {
-        self.engine.issue(&self.ctx(), self.lease(plan)).await
+        let issued = self.engine.issue(&self.ctx(), self.lease(plan)).await;
+        issued.map_err(IssueError::into_cause)
     }
 
     async fn revoke(&self, plan: &LeasePlan) -> Result<(), CoreError> {

@@ -9,7 +9,7 @@ use crate::storage::{Change, RowKey, StorageError};
 use crate::types::id::{EntityId, LeaseId, NamespaceId, random_base62};
 use crate::types::time::{Timestamp, Ttl};
 
-use super::super::engine::LeasePlan;
+use super::super::engine::{IssueError, LeasePlan};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::lifetime::Lifetime;
@@ -17,7 +17,7 @@ use super::super::mount::Mounted;
 use super::super::quota;
 use super::super::records::{Batch, Precondition, kinds};
 use super::super::reply::{LeaseReply, Reply};
-use super::super::view::{PutOptions, View};
+use super::super::view::{Entry, PutOptions, View};
 use super::undo::Attempt;
 use super::{Lease, LeaseState, Leases, Owner, mount_label, quota_label, role_label};
 
@@ -98,7 +98,17 @@ impl Leases {
             return Err(refusal);
         }
         attempt.touches(&lease);
-        let issued = self.create(issuing.mounted, &lease).await?;
+        let issued = match self.create(issuing.mounted, &lease).await {
+            Ok(issued) => issued,
+            Err(IssueError::Failed(error)) => return Err(error),
+            Err(IssueError::NotBegun(error)) => {
+                // No need to leave it to the sweep, whose target would not answer either.
+                let intent = Entry { value: lease, rev: 1, due_at: None };
+                self.forget(std::slice::from_ref(&intent)).await?;
+                attempt.done();
+                return Err(error);
+            }
+        };
         fail_point("lease.issued");
 
         let mut active = Lease { state: LeaseState::Active, settles_at: None, ..lease };
@@ -128,7 +138,7 @@ impl Leases {
         &self,
         mounted: &Arc<Mounted>,
         lease: &Lease,
-    ) -> Result<Map<String, Value>, CoreError> {
+    ) -> Result<Map<String, Value>, IssueError> {
         let context = mounted.context();
         self.ask_target(lease, mounted.engine()?.issue(&context, lease.facts())).await
     }

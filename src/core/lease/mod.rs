@@ -286,16 +286,16 @@ impl Leases {
     }
 
     /// Waits for a target, and no longer than it may take.
-    async fn ask_target<T>(
+    async fn ask_target<T, E: From<CoreError>>(
         &self,
         lease: &Lease,
-        question: impl Future<Output = Result<T, CoreError>>,
-    ) -> Result<T, CoreError> {
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         tokio::time::timeout(self.settings.target_timeout, question).await.unwrap_or_else(|_| {
-            Err(CoreError::Upstream {
+            Err(E::from(CoreError::Upstream {
                 target: lease.target.clone(),
                 message: "it did not answer in time".into(),
-            })
+            }))
         })
     }
 

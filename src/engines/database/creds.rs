@@ -8,7 +8,7 @@ use super::role::RoleRecord;
 use super::statement::{StatementError, Statements, Variable};
 use super::target::failure;
 use super::{DatabaseEngine, password};
-use crate::core::engine::{CallerFacts, EngineContext, LeaseFacts, LeasePlan, Outcome};
+use crate::core::engine::{CallerFacts, EngineContext, IssueError, LeaseFacts, LeasePlan, Outcome};
 use crate::core::error::CoreError;
 use crate::core::view::Entry;
 use crate::types::time::{Timestamp, Ttl};
@@ -110,23 +110,29 @@ impl DatabaseEngine {
         &self,
         ctx: &EngineContext<'_>,
         lease: LeaseFacts<'_>,
-    ) -> Result<Map<String, Value>, CoreError> {
-        let data = LeaseData::read(lease)?;
+    ) -> Result<Map<String, Value>, IssueError> {
+        let data = LeaseData::read(lease).map_err(IssueError::NotBegun)?;
         let failed = |error| failure(&data.config, error);
-        let target = self.target(ctx, &data.config).await?;
-        let creation = data.creation().map_err(failed)?;
-        let password = password::for_users_of(ctx, &target.config.value).await?;
+        let not_begun = |error| IssueError::NotBegun(failed(error));
+        let target = self.target(ctx, &data.config).await.map_err(IssueError::NotBegun)?;
+        let creation = data.creation().map_err(not_begun)?;
+        let password = password::for_users_of(ctx, &target.config.value).await;
+        let password = password.map_err(IssueError::NotBegun)?;
         let user = NewUser {
             name: &data.username,
             password: &password,
             expires: target_expiry(lease.expires_at),
             creation: &creation,
         };
-        if let Err(error) = target.create_user(&user).await {
-            if !error.is_unavailable() {
-                roll_back(&data, &target).await;
+        match target.create_user(&user).await {
+            Ok(()) => {}
+            Err(error @ DriverError::NotBegun(_)) => return Err(not_begun(error)),
+            Err(error) => {
+                if !error.is_unavailable() {
+                    roll_back(&data, &target).await;
+                }
+                return Err(failed(error).into());
             }
-            return Err(failed(error));
         }
         let mut answer = Map::new();
         answer.insert("username".into(), Value::String(data.username.clone()));

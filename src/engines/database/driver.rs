@@ -23,7 +23,8 @@ pub trait DatabaseDriver: Send + Sync {
     ///
     /// # Errors
     /// As [`DriverError`] says. After `Unavailable` the user may exist or not, but once
-    /// [`revoke_user`](Self::revoke_user) has succeeded it does not and never will.
+    /// [`revoke_user`](Self::revoke_user) has succeeded it does not and never will. After `NotBegun`
+    /// it does not and never will in any case.
     async fn create_user(&self, user: &NewUser<'_>) -> Result<(), DriverError>;
 
     /// Moves the moment from which the target refuses the user's logins.
@@ -120,6 +121,9 @@ pub enum DriverError {
         /// Its five-letter code.
         code: String,
     },
+    /// It failed, for the reason inside, before the target was sent anything of it.
+    #[error(transparent)]
+    NotBegun(Box<DriverError>),
     /// There is no such user.
     #[error("the database has no such user")]
     NoSuchUser,
@@ -151,6 +155,18 @@ pub enum DriverError {
 impl DriverError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::NotBegun(reason) => reason.is_unavailable(),
+            Self::Refused { .. }
+            | Self::Login { .. }
+            | Self::NoSuchUser
+            | Self::NotCreated
+            | Self::StillAlive
+            | Self::OtherDatabase { .. }
+            | Self::Statement(_)
+            | Self::Scram(_)
+            | Self::Random(_) => false,
+        }
     }
 }

@@ -45,7 +45,7 @@ use serde_json::{Map, Value};
 
 use self::target::Cached;
 use crate::core::acl::permit::Permit;
-use crate::core::engine::{Engine, EngineContext, EngineRequest, LeaseFacts, Outcome};
+use crate::core::engine::{Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, Outcome};
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::records::Precondition;
@@ -148,7 +148,7 @@ impl Engine for DatabaseEngine {
         &self,
         ctx: &EngineContext<'_>,
         lease: LeaseFacts<'_>,
-    ) -> Result<Map<String, Value>, CoreError> {
+    ) -> Result<Map<String, Value>, IssueError> {
         self.create(ctx, lease).await
     }
 

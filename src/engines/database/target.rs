@@ -97,6 +97,9 @@ impl DatabaseEngine {
 /// What a driver's failure is to the caller: an unavailable target is worth another try, anything
 /// else needs somebody to change something.
 pub(super) fn failure(target: &str, error: DriverError) -> CoreError {
+    if let DriverError::NotBegun(reason) = error {
+        return failure(target, *reason);
+    }
     match &error {
         DriverError::Unavailable { source, .. } => {
             let cause = source.as_ref().map(|source| root_cause(source.as_ref()));
@@ -110,6 +113,7 @@ pub(super) fn failure(target: &str, error: DriverError) -> CoreError {
         DriverError::Refused { .. }
         | DriverError::Login { .. }
         | DriverError::NoSuchUser
+        | DriverError::NotBegun(_)
         | DriverError::NotCreated
         | DriverError::StillAlive
         | DriverError::OtherDatabase { .. }

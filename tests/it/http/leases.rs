@@ -418,3 +418,33 @@ async fn mounts_are_tuned_and_their_lifetimes_count() {
     }
     assert_eq!(root.delete(&format!("sys/mounts/{mount}")).await.status, 204);
 }
+
+#[tokio::test]
+async fn a_database_that_refuses_connections_leaves_no_lease_behind() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let mount = unique("closed");
+    root.write(&format!("sys/mounts/{mount}"), json!({ "type": "database" })).await.ok();
+    // Nobody listens there: the address is taken, and nothing more.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let config = json!({
+        "plugin_name": "postgresql-database-plugin",
+        "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/x?sslmode=disable"),
+        "username": "u",
+        "password": "p",
+        "allowed_roles": "*",
+        "verify_connection": false,
+    });
+    root.write(&format!("{mount}/config/pg"), config).await.ok();
+    let role = json!({ "db_name": "pg", "creation_statements": CREATE });
+    root.write(&format!("{mount}/roles/r"), role).await.ok();
+    for _ in 0..4 {
+        let refused = root.read(&format!("{mount}/creds/r")).await;
+        assert!(refused.error(502).contains("could not be reached"), "{}", refused.body);
+        let found = root.write("sys/leases/search", json!({ "mount": mount })).await.data();
+        assert_eq!(found["lease_count"], 0, "{found}");
+    }
+    assert_eq!(root.delete(&format!("sys/mounts/{mount}")).await.status, 204);
+}

@@ -328,3 +328,22 @@ async fn nothing_is_issued_for_a_token_that_is_gone() {
     assert_eq!(world.targets.issues(), 1);
     assert!(!matches!(refused, Err(CoreError::Storage(StorageError::Busy))));
 }
+
+#[tokio::test]
+async fn what_never_reached_its_target_is_forgotten_at_once() {
+    let world = World::with(|setup| setup.leases.per_owner_max = 1).await;
+    world.targets.set("pg", Mood::Unreachable);
+    for key in [None, None, Some("k"), Some("k")] {
+        let issuing = Issuing { idempotency_key: key, ..world.issuing() };
+        let error = world.leases().issue(issuing, plan("pg", "u1", HOUR)).await.unwrap_err();
+        assert!(is_upstream(&error), "the cap is not used up: {error}");
+        // Without a sweep: its target could not be asked to revoke either.
+        assert_eq!((world.rows().await.len(), world.overdue().await.len()), (0, 0));
+    }
+    world.sweep().await;
+    assert_eq!((world.rows().await.len(), world.overdue().await.len()), (0, 0));
+    world.targets.set("pg", Mood::Up);
+    let issuing = Issuing { idempotency_key: Some("k"), ..world.issuing() };
+    world.leases().issue(issuing, plan("pg", "u2", HOUR)).await.unwrap();
+    assert_eq!(world.targets.issues(), 1);
+}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use leasehold::core::acl::permit::Permit;
 use leasehold::core::engine::{
-    Engine, EngineContext, EngineRequest, LeaseFacts, LeasePlan, Outcome,
+    Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, LeasePlan, Outcome,
 };
 use leasehold::core::error::CoreError;
 use leasehold::core::mount::Registry;
@@ -28,6 +28,8 @@ pub enum Mood {
     Up,
     /// Nothing: it cannot be reached.
     Down,
+    /// Nothing: it cannot be reached, and whoever issues knows that it never was.
+    Unreachable,
     /// Nothing, and it says so.
     Refusing,
     /// It creates what it is asked for and then says that it failed.
@@ -141,7 +143,7 @@ impl Targets {
         let mood = |moods: &BTreeMap<String, Mood>| moods.get(target).copied();
         let _ = moods.wait_for(|moods| mood(moods) != Some(Mood::Hanging)).await;
         match self.mood(target) {
-            Mood::Down => Err(CoreError::Upstream {
+            Mood::Down | Mood::Unreachable => Err(CoreError::Upstream {
                 target: target.to_owned(),
                 message: "connection refused".into(),
             }),
@@ -207,8 +209,11 @@ impl Engine for TargetEngine {
         &self,
         _ctx: &EngineContext<'_>,
         lease: LeaseFacts<'_>,
-    ) -> Result<Map<String, Value>, CoreError> {
+    ) -> Result<Map<String, Value>, IssueError> {
         let (target, name) = parts(&lease);
+        if self.0.mood(target) == Mood::Unreachable {
+            return self.0.asked(target).await.map(|_| Map::new()).map_err(IssueError::NotBegun);
+        }
         self.0.issues.fetch_add(1, Ordering::SeqCst);
         let mood = {
             let _underway = Underway::begin(&self.0);
@@ -218,10 +223,8 @@ impl Engine for TargetEngine {
         let before = self.0.live.lock().unwrap().insert(name.to_owned(), made);
         assert_eq!(before, None, "{name} was made twice");
         if mood == Mood::FailingAfter {
-            return Err(CoreError::Upstream {
-                target: target.to_owned(),
-                message: "the connection was lost".into(),
-            });
+            let message = "the connection was lost".into();
+            return Err(CoreError::Upstream { target: target.to_owned(), message }.into());
         }
         let secret = Value::String(format!("secret of {name}"));
         Ok(Map::from_iter([("password".to_owned(), secret)]))

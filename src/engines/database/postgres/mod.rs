@@ -60,11 +60,13 @@ impl PostgresDriver {
     }
 
     async fn create(&self, user: &NewUser<'_>) -> Result<(), DriverError> {
-        let verifier = verifier(user.password).await?;
+        let not_begun = |error| DriverError::NotBegun(Box::new(error));
+        let verifier = verifier(user.password).await.map_err(not_begun)?;
         let expiration = expiration(user.expires);
         let values =
             Values { name: user.name, password: verifier.expose(), expiration: &expiration };
-        let mut statements = user.creation.render(&values)?;
+        let rendered = user.creation.render(&values);
+        let mut statements = rendered.map_err(|error| not_begun(error.into()))?;
         let count = statements.len();
         // Proves that the planned user was made, and that the target ends it by itself.
         statements.push(valid_until(user.name, &expiration));
@@ -77,6 +79,7 @@ impl PostgresDriver {
             Err(Failed { index, missing_object: true, .. }) if index >= count => {
                 Err(DriverError::NotCreated)
             }
+            Err(Failed { error, begun: false, .. }) => Err(not_begun(error)),
             Err(Failed { error, .. }) => Err(error),
         }
     }

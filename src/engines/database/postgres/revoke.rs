@@ -131,6 +131,7 @@ async fn hand_over_elsewhere(
                 }
                 DriverError::Unavailable { .. }
                 | DriverError::NoSuchUser
+                | DriverError::NotBegun(_)
                 | DriverError::NotCreated
                 | DriverError::StillAlive
                 | DriverError::OtherDatabase { .. }

@@ -66,11 +66,13 @@ pub(super) struct Failed {
     pub missing_object: bool,
     /// Somebody else's transaction was in the way: nothing was done, and another try may succeed.
     pub contended: bool,
+    /// Something may have been sent.
+    pub begun: bool,
 }
 
 impl From<DriverError> for Failed {
     fn from(error: DriverError) -> Self {
-        Self { index: 0, error, missing_object: false, contended: false }
+        Self { index: 0, error, missing_object: false, contended: false, begun: true }
     }
 }
 
@@ -83,7 +85,10 @@ pub(super) async fn begin<'a>(
 ) -> Result<Open<'a>, Failed> {
     let (mut tries, mut fresh) = (0, false);
     loop {
-        let lent = pool.take().await?;
+        let lent = pool
+            .take()
+            .await
+            .map_err(|error| Failed { begun: tries > 0, ..Failed::from(error) })?;
         tries += 1;
         match begin_on(lent, work, name, statements).await {
             Ok(open) => return Ok(open),
@@ -197,7 +202,7 @@ impl Failure {
                 } else {
                     classify(work.step, error, work.secret)
                 };
-                Failed { index, error, missing_object, contended }
+                Failed { index, error, missing_object, contended, begun: true }
             }
         }
     }

@@ -92,6 +92,7 @@ pub async fn sweep() -> (Run, usize) {
                 last_error: None,
                 failing_since: None,
                 operations: Vec::new(),
+                given_up: None,
                 idempotency: None,
                 answer: None,
             };

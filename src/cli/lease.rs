@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::session::Session;
@@ -262,7 +262,7 @@ impl Revoke {
         }
         let mut reply = session.write(&path, body).await?;
         if !self.in_background {
-            reply = follow(session, reply).await?;
+            reply = follow(session, reply, failing).await?;
         }
         session.output().reply(&reply, "")?;
         let failing = failing(&reply);
@@ -281,13 +281,17 @@ fn below(prefix: &str) -> &str {
     prefix.trim_matches('/')
 }
 
-/// Looks until every credential is dead or has failed at least once.
-async fn follow(session: &mut Session<'_>, mut reply: Reply) -> Result<Reply, CliError> {
+/// Looks until no credential is pending but those that `let_be` counts.
+async fn follow(
+    session: &mut Session<'_>,
+    mut reply: Reply,
+    let_be: fn(&Reply) -> u64,
+) -> Result<Reply, CliError> {
     let number = |reply: &Reply, name: &str| reply.data().get(name).and_then(Value::as_u64);
     let Some(id) = reply.text("operation_id").map(str::to_owned) else { return Ok(reply) };
     loop {
         let pending = number(&reply, "pending").unwrap_or(0);
-        if pending <= failing(&reply) {
+        if pending <= let_be(&reply) {
             return Ok(reply);
         }
         let total = number(&reply, "total").unwrap_or(pending);
@@ -323,7 +327,9 @@ impl Abandon {
         if self.dry_run {
             return dry_run(session, &path, json!({ "dry_run": true })).await;
         }
-        let reply = session.write(&path, Value::Object(Map::new())).await?;
+        let reply = session.write(&path, json!({ "sync": false })).await?;
+        // What fails is given up, so none is left to be.
+        let reply = follow(session, reply, |_| 0).await?;
         session.output().reply(&reply, "The leases are forgotten.")
     }
 }

@@ -226,6 +226,7 @@ impl Unsealed {
             quotas.clone(),
             core.clock.clone(),
             core.settings.leases.clone(),
+            core.audit.clone(),
             core.node,
         ));
         leases.load_hold().await?;

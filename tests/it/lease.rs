@@ -17,10 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::core::error::CoreError;
-use leasehold::core::lease::{Issuing, Lease, LeaseState, Leases, Owner, Selector, SweepReport};
+use leasehold::core::lease::{
+    GivenUp, Issuing, Lease, LeaseState, Leases, Owner, Selector, SweepReport,
+};
 use leasehold::core::mount::Mounted;
 use leasehold::core::reply::Reply;
-use leasehold::types::id::{EntityId, LeaseId};
+use leasehold::types::id::{EntityId, LeaseId, RequestId};
 use leasehold::types::time::{Clock, Timestamp, Ttl};
 
 use crate::support::core::{START, TestCore, TestSetup};
@@ -128,6 +130,10 @@ impl World {
         }
         panic!("still there: {:?}", self.rows().await);
     }
+}
+
+fn decision() -> GivenUp {
+    GivenUp { by: "admin".into(), request_id: RequestId::random().unwrap() }
 }
 
 fn owner(name: &str) -> Owner {

@@ -8,7 +8,7 @@ use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
 use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
-use crate::core::lease::{BulkProgress, Lease, Owner, Selector};
+use crate::core::lease::{BulkProgress, GivenUp, Lease, Owner, Selector};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
 use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
@@ -37,6 +37,8 @@ const INCREMENT: FieldSpec = field(
     "Wanted lifetime from now; the first one again if none.",
 );
 const SYNC: FieldSpec = field("sync", FieldKind::Boolean, "Answer when the credentials are dead.");
+const WAIT: FieldSpec =
+    field("sync", FieldKind::Boolean, "Answer when it is over; `false` to answer at once.");
 const DRY_RUN: FieldSpec = field("dry_run", FieldKind::Boolean, "Only say what would be revoked.");
 
 static ROUTES: &[RouteSpec] = &[
@@ -82,9 +84,9 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "revoke-force",
         "leases/revoke-force/*prefix",
-        "Forget all leases below a prefix, whatever their targets say.",
+        "Take back all leases below a prefix, and forget those that their targets do not take back.",
         WRITE,
-        &[DRY_RUN],
+        &[WAIT, DRY_RUN],
     )
     .sudo(),
     route(
@@ -192,10 +194,14 @@ impl SystemRoutes for LeaseRoutes {
                 Ok(Reply::empty())
             }
             "revoke-prefix" => {
-                bulk(ctx, &request, Selector::Prefix(dir(request.params.get("prefix")))).await
+                let selector = Selector::Prefix(dir(request.params.get("prefix")));
+                bulk(ctx, &request, selector, None).await
             }
-            "revoke-force" => force(ctx, &request).await,
-            "revoke-where" => bulk(ctx, &request, selector(ctx, &request).await?).await,
+            "revoke-force" => {
+                let selector = Selector::Prefix(dir(request.params.get("prefix")));
+                bulk(ctx, &request, selector, Some(decision(ctx))).await
+            }
+            "revoke-where" => bulk(ctx, &request, selector(ctx, &request).await?, None).await,
             "search" => search(ctx, &request, selector(ctx, &request).await?).await,
             "overdue" => {
                 check_type(&request)?;
@@ -315,21 +321,34 @@ async fn bulk(
     ctx: &SystemContext<'_>,
     request: &EngineRequest<'_>,
     selector: Selector,
+    given_up: Option<GivenUp>,
 ) -> Result<Reply, CoreError> {
     let leases = &ctx.unsealed.leases;
     if request.fields.boolean("dry_run")? == Some(true) {
         let (total, ids) = leases.selected(&selector, DRY_RUN_LISTED_MAX).await?;
         return Ok(Reply::data(json!({ "dry_run": true, "total": total, "lease_ids": ids })));
     }
-    let id = leases.revoke_all(selector).await?;
-    let sync = request.fields.boolean("sync")? == Some(true);
+    // Giving up does not depend on any target for long, so it is waited for unless that is not wanted.
+    let forced = given_up.is_some();
+    let sync = request.fields.boolean("sync")?.unwrap_or(forced);
+    let id = match given_up {
+        Some(decision) => leases.abandon_all(selector, decision).await?,
+        None => leases.revoke_all(selector).await?,
+    };
     let until = ctx.core.clock.now().plus_millis(if sync { WAIT_MILLIS_MAX } else { 0 });
     loop {
         let progress = leases.progress(&id).await?.ok_or(CoreError::NotFound)?;
         if progress.complete {
-            return Ok(Reply::data(rendered(progress)));
+            let abandoned = progress.abandoned > 0;
+            let reply = Reply::data(rendered(progress));
+            return Ok(if abandoned {
+                reply.warn("some credentials could not be revoked and are no longer tracked")
+            } else {
+                reply
+            });
         }
-        if ctx.core.clock.now() >= until || (sync && !progress.failures.is_empty()) {
+        let failed = sync && !forced && !progress.failures.is_empty();
+        if failed || ctx.core.clock.now() >= until {
             let reply = Reply::data(rendered(progress)).with_status(Status::Accepted);
             return Ok(reply.warn("not all credentials are dead yet; ask sys/leases/operations"));
         }
@@ -373,7 +392,12 @@ fn rendered(progress: BulkProgress) -> Value {
         "operation_id": progress.id,
         "total": progress.total,
         "pending": progress.pending,
-        "revoked": progress.total.saturating_sub(progress.pending),
+        "revoked": progress
+            .total
+            .saturating_sub(progress.pending)
+            .saturating_sub(progress.abandoned),
+        "abandoned": progress.abandoned,
+        "credentials_that_may_live": progress.may_live,
         "complete": progress.complete,
         "failures": progress.failures,
     })
@@ -438,50 +462,17 @@ struct AbandonReport {
     last_error: Option<String>,
 }
 
-/// The record of the act comes before the act: a credential is never forgotten unrecorded.
+fn decision(ctx: &SystemContext<'_>) -> GivenUp {
+    GivenUp { by: ctx.caller.facts.display_name.clone(), request_id: ctx.request_id.clone() }
+}
+
 async fn abandon(ctx: &SystemContext<'_>, id: &LeaseId) -> Result<AbandonReport, CoreError> {
-    let leases = &ctx.unsealed.leases;
-    let _unheld = leases.unheld()?;
-    let lease = leases.get(id).await?.ok_or_else(|| CoreError::invalid("invalid lease"))?.value;
-    let detail = json!({
-        "lease_id": lease.id,
-        "target": lease.target,
-        "role": lease.role,
-        "request_id": ctx.request_id,
-        "by": ctx.caller.facts.display_name,
-    });
-    ctx.core
-        .audit
-        .record_event("lease_abandoned", &detail)
-        .await
-        .map_err(|error| CoreError::AuditUnavailable(Box::new(error)))?;
-    let abandoned = leases.abandon(id).await?;
+    let abandoned = ctx.unsealed.leases.abandon(id, &decision(ctx)).await?;
     Ok(AbandonReport {
         lease_id: abandoned.lease.id,
         target: abandoned.lease.target,
         role: abandoned.lease.role,
         credential_may_live: abandoned.last_error.is_some(),
         last_error: abandoned.last_error,
-    })
-}
-
-async fn force(ctx: &SystemContext<'_>, request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
-    let selector = Selector::Prefix(dir(request.params.get("prefix")));
-    let (total, ids) = ctx.unsealed.leases.selected(&selector, usize::MAX).await?;
-    if request.fields.boolean("dry_run")? == Some(true) {
-        let listed: Vec<_> = ids.iter().take(DRY_RUN_LISTED_MAX).collect();
-        return Ok(Reply::data(json!({ "dry_run": true, "total": total, "lease_ids": listed })));
-    }
-    let mut alive = Vec::new();
-    for id in &ids {
-        if abandon(ctx, id).await?.credential_may_live {
-            alive.push(id.clone());
-        }
-    }
-    let reply = Reply::data(json!({ "total": total, "credentials_that_may_live": alive }));
-    Ok(if alive.is_empty() {
-        reply
-    } else {
-        reply.warn("some credentials could not be revoked and are no longer tracked")
     })
 }

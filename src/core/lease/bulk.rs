@@ -12,6 +12,7 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::records::{Batch, Precondition, Record, kinds};
 use super::super::view::{Entry, PutOptions, View};
+use super::abandon::GivenUp;
 use super::{
     COUNT_MAX, Lease, LeaseState, Leases, Owner, decode, failed_label, mount_label,
     operation_label, role_label,
@@ -74,12 +75,21 @@ impl Selector {
 
 /// A bulk revocation, as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Operation {
+pub(super) struct Operation {
     selector: Selector,
     started_at: Timestamp,
     total: u64,
     /// Whether every lease it means has been marked.
     marked: bool,
+    /// The decision to forget what its target does not revoke.
+    #[serde(default)]
+    given_up: Option<GivenUp>,
+    /// How many of its leases were forgotten without being revoked.
+    #[serde(default)]
+    pub(super) abandoned: u64,
+    /// The first of those.
+    #[serde(default)]
+    pub(super) may_live: Vec<LeaseId>,
 }
 
 /// How far a bulk revocation is.
@@ -89,10 +99,14 @@ pub struct BulkProgress {
     pub id: String,
     /// How many leases it took on.
     pub total: u64,
-    /// How many of them are not dead yet.
+    /// How many of them are neither dead nor given up yet.
     pub pending: u64,
-    /// Whether all of them are dead.
+    /// Whether none of them is pending.
     pub complete: bool,
+    /// How many were forgotten although their credentials may live.
+    pub abandoned: u64,
+    /// Which; of very many the first.
+    pub may_live: Vec<LeaseId>,
     /// Those whose revocation failed so far, with the last error; they are tried again.
     pub failures: Vec<BulkFailure>,
 }
@@ -109,7 +123,7 @@ pub struct BulkFailure {
 }
 
 impl Leases {
-    fn operations(&self) -> View {
+    pub(super) fn operations(&self) -> View {
         View::new(self.records.clone(), NamespaceId::ROOT, kinds::OPERATION, String::new())
     }
 
@@ -149,10 +163,38 @@ impl Leases {
     /// `Held` while a hold is in force; otherwise when the store fails. Begun operations are taken up
     /// again by [`Leases::resume_operations`].
     pub async fn revoke_all(&self, selector: Selector) -> Result<String, CoreError> {
+        self.take_on(selector, None).await
+    }
+
+    /// As [`Leases::revoke_all`], but a lease whose target does not revoke it, or is known to be down,
+    /// is forgotten, each on record. What is still being created is waited for.
+    ///
+    /// # Errors
+    /// As [`Leases::revoke_all`].
+    pub async fn abandon_all(
+        &self,
+        selector: Selector,
+        decision: GivenUp,
+    ) -> Result<String, CoreError> {
+        self.take_on(selector, Some(decision)).await
+    }
+
+    async fn take_on(
+        &self,
+        selector: Selector,
+        given_up: Option<GivenUp>,
+    ) -> Result<String, CoreError> {
         let _unheld = self.unheld()?;
         let id = random_uuid()?;
-        let operation =
-            Operation { selector, started_at: self.clock.now(), total: 0, marked: false };
+        let operation = Operation {
+            selector,
+            started_at: self.clock.now(),
+            total: 0,
+            marked: false,
+            given_up,
+            abandoned: 0,
+            may_live: Vec::new(),
+        };
         self.operations().write(&id, &operation, Precondition::Absent).await?;
         fail_point("bulk.begun");
         self.mark(&id, operation).await?;
@@ -162,7 +204,8 @@ impl Leases {
     async fn mark(&self, id: &str, operation: Operation) -> Result<(), CoreError> {
         let mut walk = self.walk(&operation.selector);
         while let Some(entries) = walk.next_page().await? {
-            self.mark_page(Some(id), entries).await?;
+            let given_up = operation.given_up.as_ref();
+            self.mark_page(Mark { operation: Some(id), given_up }, entries).await?;
             fail_point("bulk.page");
         }
         self.finish_marking(id).await?;
@@ -192,7 +235,7 @@ impl Leases {
         let mut walk = self.walk(&Selector::Token(hash.to_owned()));
         while let Some(entries) = walk.next_page().await? {
             found |= !entries.is_empty();
-            self.mark_page(None, entries).await?;
+            self.mark_page(Mark { operation: None, given_up: None }, entries).await?;
         }
         if found {
             self.wake_sweep();
@@ -201,14 +244,10 @@ impl Leases {
     }
 
     /// Marks the leases of a page in one commit, which also counts them.
-    async fn mark_page(
-        &self,
-        id: Option<&str>,
-        entries: Vec<Entry<Lease>>,
-    ) -> Result<(), CoreError> {
+    async fn mark_page(&self, mark: Mark<'_>, entries: Vec<Entry<Lease>>) -> Result<(), CoreError> {
         let entries: Vec<_> =
-            entries.into_iter().filter(|entry| !is_marked(id, &entry.value)).collect();
-        match self.commit_marks(id, &entries).await {
+            entries.into_iter().filter(|entry| !mark.is_on(&entry.value)).collect();
+        match self.commit_marks(mark, &entries).await {
             Err(CoreError::Storage(StorageError::Conflict)) => {}
             other => return other,
         }
@@ -217,10 +256,10 @@ impl Leases {
             let name = entry.value.id.as_str();
             loop {
                 let Some(fresh) = self.view().get_fresh::<Lease>(name).await? else { break };
-                if is_marked(id, &fresh.value) {
+                if mark.is_on(&fresh.value) {
                     break;
                 }
-                match self.commit_marks(id, &[fresh]).await {
+                match self.commit_marks(mark, &[fresh]).await {
                     Err(CoreError::Storage(StorageError::Conflict)) => {}
                     other => {
                         other?;
@@ -234,7 +273,7 @@ impl Leases {
 
     async fn commit_marks(
         &self,
-        id: Option<&str>,
+        mark: Mark<'_>,
         entries: &[Entry<Lease>],
     ) -> Result<(), CoreError> {
         if entries.is_empty() {
@@ -243,11 +282,11 @@ impl Leases {
         let now = self.clock.now();
         let mut batch = Batch::new();
         for entry in entries {
-            let lease = marked(id, entry.value.clone());
+            let lease = mark.put_on(entry.value.clone());
             let due_at = lease.settles_at.unwrap_or(now);
             self.put(&mut batch, &lease, Precondition::Rev(entry.rev), due_at)?;
         }
-        let Some(id) = id else { return self.view().commit(&batch).await };
+        let Some(id) = mark.operation else { return self.view().commit(&batch).await };
         let found = self.operations().get_fresh::<Operation>(id).await?;
         let entry = found.ok_or_else(|| CoreError::internal("a bulk revocation has no record"))?;
         let total = entry.value.total.saturating_add(entries.len() as u64);
@@ -304,6 +343,8 @@ impl Leases {
             total: entry.value.total,
             pending,
             complete: entry.value.marked && pending == 0,
+            abandoned: entry.value.abandoned,
+            may_live: entry.value.may_live,
             failures,
         }))
     }
@@ -384,21 +425,31 @@ impl Walk<'_> {
     }
 }
 
-/// Whether marking for `operation` would change nothing.
-fn is_marked(operation: Option<&str>, lease: &Lease) -> bool {
-    lease.state == LeaseState::Revoking
-        && operation.is_none_or(|id| lease.operations.iter().any(|known| known == id))
+/// What is written on leases that are going to be revoked.
+#[derive(Clone, Copy)]
+struct Mark<'a> {
+    operation: Option<&'a str>,
+    given_up: Option<&'a GivenUp>,
 }
 
-fn marked(operation: Option<&str>, mut lease: Lease) -> Lease {
-    lease.state = LeaseState::Revoking;
-    if let Some(id) = operation {
-        if lease.operations.len() >= OPERATIONS_MAX {
-            lease.operations.remove(0);
-        }
-        lease.operations.push(id.to_owned());
+impl Mark<'_> {
+    /// Whether putting it on would change nothing.
+    fn is_on(self, lease: &Lease) -> bool {
+        lease.state == LeaseState::Revoking
+            && self.operation.is_none_or(|id| lease.operations.iter().any(|known| known == id))
     }
-    lease
+
+    fn put_on(self, mut lease: Lease) -> Lease {
+        lease.state = LeaseState::Revoking;
+        if let Some(id) = self.operation {
+            if lease.operations.len() >= OPERATIONS_MAX {
+                lease.operations.remove(0);
+            }
+            lease.operations.push(id.to_owned());
+        }
+        lease.given_up = self.given_up.cloned().or(lease.given_up);
+        lease
+    }
 }
 
 fn dir_name(record: &Record) -> String {

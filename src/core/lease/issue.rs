@@ -323,6 +323,7 @@ fn intend(
         last_error: None,
         failing_since: None,
         operations: Vec::new(),
+        given_up: None,
         idempotency,
         answer: None,
     };

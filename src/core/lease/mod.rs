@@ -4,6 +4,7 @@
 //! the credential that will be made, so a crash at any moment leaves nothing on a target that no row
 //! names. Rows are found by due time, so a million of them cost disk and not memory.
 
+mod abandon;
 mod breaker;
 mod bulk;
 mod hold;
@@ -26,6 +27,7 @@ use crate::crypto::blind::Tag;
 use crate::types::id::{EntityId, LeaseId, MountAccessor, NamespaceId};
 use crate::types::time::{Clock, Timestamp, Ttl};
 
+use super::audit::broker::AuditBroker;
 use super::engine::LeaseFacts;
 use super::error::CoreError;
 use super::hold::HoldCell;
@@ -34,6 +36,7 @@ use super::quota::{LeaseCount, Quotas};
 use super::records::{Record, Records, kinds};
 use super::view::{Entry, View};
 
+pub use abandon::{Abandoned, GivenUp};
 pub use bulk::{BulkProgress, Selector};
 pub use issue::Issuing;
 pub use sweep::SweepReport;
@@ -161,6 +164,9 @@ pub struct Lease {
     /// The bulk revocations it is part of.
     #[serde(default)]
     pub operations: Vec<String>,
+    /// The decision to forget it should its target not revoke it.
+    #[serde(default)]
+    pub given_up: Option<GivenUp>,
     /// Name of the idempotency record that leads to it.
     #[serde(default)]
     pub idempotency: Option<String>,
@@ -235,6 +241,7 @@ pub struct Leases {
     quotas: Arc<Quotas>,
     clock: Arc<dyn Clock>,
     settings: LeaseSettings,
+    audit: AuditBroker,
     /// Told whenever something became due earlier than the sweep has planned.
     wake: Notify,
     /// When the sweep will look again, in milliseconds; what is due later need not wake it.
@@ -253,7 +260,7 @@ pub struct Leases {
 
 impl Leases {
     /// The leases in `records`, whose engines are found in `mounts` and which `quotas` count. `hold` is
-    /// the one that the mounts see.
+    /// the one that the mounts see. What is abandoned is recorded in `audit`.
     pub fn new(
         records: Arc<Records>,
         mounts: Arc<MountTable>,
@@ -261,6 +268,7 @@ impl Leases {
         quotas: Arc<Quotas>,
         clock: Arc<dyn Clock>,
         settings: LeaseSettings,
+        audit: AuditBroker,
         node: u64,
     ) -> Self {
         Self {
@@ -269,6 +277,7 @@ impl Leases {
             quotas,
             clock,
             settings,
+            audit,
             wake: Notify::new(),
             planned: AtomicI64::new(i64::MAX),
             in_flight: Mutex::default(),

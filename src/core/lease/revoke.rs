@@ -35,7 +35,10 @@ impl Leases {
 
     /// Marks a lease that is going to be revoked now; `None` when there is none. One whose credential
     /// may still come to be is marked and refused: it is neither to be had nor to be forgotten yet.
-    async fn take_in_hand(&self, id: &LeaseId) -> Result<Option<Entry<Lease>>, CoreError> {
+    pub(super) async fn take_in_hand(
+        &self,
+        id: &LeaseId,
+    ) -> Result<Option<Entry<Lease>>, CoreError> {
         loop {
             let Some(entry) = self.get(id).await? else { return Ok(None) };
             match self.begin_revoking(entry).await {
@@ -182,35 +185,6 @@ impl Leases {
         };
         Ok((lease, now.plus_millis(pause.as_millis() - random_below(pause.as_millis() / 4)?)))
     }
-
-    /// Forgets a lease although its credential may live on: the target is gone for good. Tries to
-    /// revoke first and says whether that worked. The caller audits it.
-    ///
-    /// # Errors
-    /// `Invalid` when there is no such lease; `Upstream` while its credential is still being created,
-    /// because what comes to be must be named by a row; `Held` while a hold is in force; otherwise
-    /// when the store fails.
-    pub async fn abandon(&self, id: &LeaseId) -> Result<Abandoned, CoreError> {
-        let _unheld = self.unheld()?;
-        let found = self.take_in_hand(id).await?;
-        let entry = found.ok_or_else(|| CoreError::invalid("invalid lease"))?;
-        let last_error = match self.kill(&entry.value).await {
-            Ok(()) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        self.forget(std::slice::from_ref(&entry)).await?;
-        metrics::counter!("leasehold_leases_abandoned_total").increment(1);
-        Ok(Abandoned { lease: entry.value, last_error })
-    }
-}
-
-/// A lease that was forgotten.
-#[derive(Debug)]
-pub struct Abandoned {
-    /// As it was.
-    pub lease: Lease,
-    /// Why its credential may still live; `None` when it was revoked after all.
-    pub last_error: Option<String>,
 }
 
 /// At random, so that what failed together does not come back together. Zero when `limit` is.

@@ -341,17 +341,34 @@ async fn giving_up_a_credential_is_an_audited_act() {
     root.write(&format!("{mount}/config/pg"), config).await.ok();
     let role = json!({ "db_name": "pg", "creation_statements": CREATE });
     root.write(&format!("{mount}/roles/r"), role).await.ok();
-    let leased = Leased::of(&root.read(&format!("{mount}/creds/r")).await);
+    let mut leased = Vec::new();
+    for _ in 0..12 {
+        leased.push(Leased::of(&root.read(&format!("{mount}/creds/r")).await).lease);
+    }
+    leased.sort();
     drop(own);
     let forced = root.write(&format!("sys/leases/revoke-force/{mount}"), json!({})).await.data();
-    assert_eq!(forced["total"], 1);
-    assert_eq!(forced["credentials_that_may_live"], json!([leased.lease]));
-    let event = world.broker.audit().into_iter().find(|entry| {
-        entry["event"] == "lease_abandoned" && entry["detail"]["lease_id"] == json!(leased.lease)
-    });
-    assert!(event.is_some());
-    let known = root.write("sys/leases/lookup", json!({ "lease_id": leased.lease })).await;
-    assert_eq!(known.status, 400);
+    assert_eq!((&forced["total"], &forced["abandoned"]), (&json!(12), &json!(12)), "{forced}");
+    let named = |list: &Value| {
+        let list = list.as_array().unwrap().iter();
+        let mut ids: Vec<_> = list.map(|id| id.as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(named(&forced["credentials_that_may_live"]), leased);
+    let operation = forced["operation_id"].as_str().unwrap();
+    let told = root.read(&format!("sys/leases/operations/{operation}")).await.data();
+    assert_eq!((&told["complete"], &told["revoked"]), (&json!(true), &json!(0)), "{told}");
+    // Each is on record by itself.
+    let entries = world.broker.audit();
+    for lease in &leased {
+        let records = entries.iter().filter(|entry| {
+            entry["event"] == "lease_abandoned" && entry["detail"]["lease_id"] == json!(lease)
+        });
+        assert_eq!(records.count(), 1);
+        let known = root.write("sys/leases/lookup", json!({ "lease_id": lease })).await;
+        assert_eq!(known.status, 400);
+    }
     assert_eq!(root.delete(&format!("sys/mounts/{mount}")).await.status, 204);
 }
 

@@ -178,3 +178,67 @@ async fn renewals_and_revocations_under_way_do_not_escape_a_bulk_revocation() {
     assert_eq!((progress.total, progress.complete), (200, true));
     assert_eq!((world.targets.live().len(), world.rows().await.len()), (0, 0));
 }
+
+#[tokio::test]
+async fn leases_on_a_target_that_hangs_are_given_up_without_trying_each() {
+    let world = World::with(|setup| setup.leases.target_timeout = Duration::from_millis(50)).await;
+    for n in 0..300 {
+        world.issue("lost", &format!("u{n}")).await;
+    }
+    for n in 0..5 {
+        world.issue("pg", &format!("p{n}")).await;
+    }
+    world.targets.set("lost", Mood::Hanging);
+    let everything = Selector::Prefix(String::new());
+    let operation = world.leases().abandon_all(everything, decision()).await.unwrap();
+    let progress = world.progress(&operation).await;
+    assert_eq!((progress.total, progress.pending, progress.abandoned), (305, 305, 0));
+    let report = world.sweep().await;
+    assert_eq!((report.revoked, report.abandoned, report.failed), (5, 300, 0), "{report:?}");
+    let progress = world.progress(&operation).await;
+    assert_eq!((progress.pending, progress.complete, progress.abandoned), (0, true, 300));
+    assert_eq!(progress.may_live.len(), 300, "each is named");
+    assert!(world.targets.tries("lost") <= 16, "{} tries", world.targets.tries("lost"));
+    assert_eq!((world.rows().await.len(), world.overdue().await.len()), (0, 0));
+    assert_eq!(world.targets.live().len(), 300);
+}
+
+#[tokio::test]
+async fn what_was_overdue_is_given_up_and_every_operation_over_it_says_so() {
+    let world = World::new().await;
+    world.issue("pg", "u1").await;
+    world.targets.set("pg", Mood::Refusing);
+    let first = world.leases().revoke_all(Selector::Prefix(String::new())).await.unwrap();
+    world.sweep().await;
+    assert_eq!(world.progress(&first).await.failures.len(), 1);
+    let forced = world.leases().abandon_all(Selector::Overdue, decision()).await.unwrap();
+    world.sweep().await;
+    for operation in [first, forced] {
+        let progress = world.progress(&operation).await;
+        assert_eq!((progress.complete, progress.abandoned, progress.total), (true, 1, 1));
+    }
+    assert_eq!(world.rows().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn giving_up_waits_for_what_is_still_being_created() {
+    let world = World::new().await;
+    world.targets.set("pg", Mood::Hanging);
+    let issue = world.try_issue("pg", "u1");
+    let force = async {
+        world.targets.until_hanging(1).await;
+        let all = Selector::Prefix(String::new());
+        let operation = world.leases().abandon_all(all, decision()).await.unwrap();
+        world.sweep().await;
+        assert_eq!(world.progress(&operation).await.pending, 1);
+        assert_eq!(world.rows().await.len(), 1, "it is still named");
+        world.targets.set("pg", Mood::Up);
+        operation
+    };
+    let (issued, operation) = tokio::join!(issue, force);
+    assert!(matches!(issued, Err(CoreError::Denied { .. })), "{issued:?}");
+    world.sweep_up().await;
+    assert_eq!(world.targets.live().len(), 0);
+    let progress = world.progress(&operation).await;
+    assert_eq!((progress.complete, progress.abandoned), (true, 0));
+}

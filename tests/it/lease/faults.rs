@@ -166,11 +166,13 @@ async fn a_hold_is_not_lost_to_an_older_look_at_the_store() {
     for _ in 0..20 {
         let (set, loaded) =
             tokio::join!(world.leases().set_hold("x".into()), world.leases().load_hold());
-        (set.unwrap(), loaded.unwrap());
+        set.unwrap();
+        loaded.unwrap();
         assert!(world.leases().hold().is_some());
         let (loaded, released) =
             tokio::join!(world.leases().load_hold(), world.leases().release_hold());
-        (loaded.unwrap(), released.unwrap());
+        loaded.unwrap();
+        released.unwrap();
         assert!(world.leases().hold().is_none());
     }
 }

@@ -144,7 +144,7 @@ async fn an_intent_is_not_abandoned_while_its_credential_may_still_come_to_be() 
     let abandon = async {
         world.targets.until_hanging(1).await;
         let lease = world.rows().await.remove(0);
-        let error = world.leases().abandon(&lease.id).await.unwrap_err();
+        let error = world.leases().abandon(&lease.id, &decision()).await.unwrap_err();
         assert!(error.public_text().contains("still being created"), "{error}");
         assert_eq!(world.rows().await.len(), 1, "it is still named");
         world.targets.set("pg", Mood::Up);
@@ -172,12 +172,12 @@ async fn an_intent_of_a_node_that_died_is_abandoned_only_once_it_has_settled() {
     let setup = TestSetup { clock: world.test.clock.clone(), ..setup };
     let storage = world.test.core.storage.clone();
     let other = TestCore::join(storage, setup, &world.test.share).await;
-    let early = other.leases().abandon(&id).await.unwrap_err();
+    let early = other.leases().abandon(&id, &decision()).await.unwrap_err();
     assert!(is_upstream(&early), "{early}");
     drop(issue);
     world.targets.set("pg", Mood::Down);
     world.advance(121);
-    let abandoned = other.leases().abandon(&id).await.unwrap();
+    let abandoned = other.leases().abandon(&id, &decision()).await.unwrap();
     assert!(abandoned.last_error.unwrap().contains("connection refused"));
     assert_eq!(world.rows().await.len(), 0);
 }

@@ -75,7 +75,7 @@ async fn a_hold_refuses_to_revoke() {
     assert_eq!(error.status(), 409);
     let error = world.leases().revoke_all(Selector::Overdue).await.unwrap_err();
     assert_eq!(error.status(), 409);
-    assert_eq!(world.leases().abandon(&lease).await.unwrap_err().status(), 409);
+    assert_eq!(world.leases().abandon(&lease, &decision()).await.unwrap_err().status(), 409);
     assert_eq!(world.targets.live().len(), 1);
     world.leases().release_hold().await.unwrap();
     world.leases().revoke(&lease).await.unwrap();
@@ -86,11 +86,11 @@ async fn abandoning_forgets_and_says_whether_the_credential_may_live() {
     let world = World::new().await;
     let (lost, easy) = (world.issue("pg", "u1").await, world.issue("other", "u2").await);
     world.targets.set("pg", Mood::Down);
-    let abandoned = world.leases().abandon(&lost).await.unwrap();
+    let abandoned = world.leases().abandon(&lost, &decision()).await.unwrap();
     assert!(abandoned.last_error.unwrap().contains("connection refused"));
     assert_eq!(abandoned.lease.id, lost);
-    assert_eq!(world.leases().abandon(&easy).await.unwrap().last_error, None);
-    assert_eq!(world.leases().abandon(&lost).await.unwrap_err().status(), 400);
+    assert_eq!(world.leases().abandon(&easy, &decision()).await.unwrap().last_error, None);
+    assert_eq!(world.leases().abandon(&lost, &decision()).await.unwrap_err().status(), 400);
     assert_eq!(world.rows().await.len(), 0);
     assert_eq!(world.targets.live(), BTreeSet::from(["u1".to_owned()]));
 }

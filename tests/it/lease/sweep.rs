@@ -204,6 +204,7 @@ async fn a_hold_stops_the_sweep_and_its_release_starts_it() {
         world.test.unsealed.quotas.clone(),
         world.test.core.clock.clone(),
         world.test.core.settings.leases.clone(),
+        world.test.core.audit.clone(),
         7,
     );
     again.load_hold().await.unwrap();

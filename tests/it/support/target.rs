@@ -53,6 +53,7 @@ pub struct Targets {
     live: Mutex<BTreeMap<String, Credential>>,
     revoked: Mutex<BTreeMap<String, usize>>,
     issues: AtomicUsize,
+    tries: Mutex<BTreeMap<String, usize>>,
     underway: AtomicUsize,
     most_underway: AtomicUsize,
     ticks: Mutex<Vec<Timestamp>>,
@@ -67,6 +68,7 @@ impl Targets {
             live: Mutex::default(),
             revoked: Mutex::default(),
             issues: AtomicUsize::new(0),
+            tries: Mutex::default(),
             underway: AtomicUsize::new(0),
             most_underway: AtomicUsize::new(0),
             ticks: Mutex::default(),
@@ -114,6 +116,11 @@ impl Targets {
     /// How often a credential was asked for.
     pub fn issues(&self) -> usize {
         self.issues.load(Ordering::SeqCst)
+    }
+
+    /// How often `target` was asked to revoke something.
+    pub fn tries(&self, target: &str) -> usize {
+        self.tries.lock().unwrap().get(target).copied().unwrap_or_default()
     }
 
     /// Most revocations that were under way at once.
@@ -250,6 +257,7 @@ impl Engine for TargetEngine {
         lease: LeaseFacts<'_>,
     ) -> Result<(), CoreError> {
         let (target, name) = parts(&lease);
+        *self.0.tries.lock().unwrap().entry(target.to_owned()).or_default() += 1;
         let _underway = Underway::begin(&self.0);
         self.0.asked(target).await?;
         self.0.live.lock().unwrap().remove(name);

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::types::time::Timestamp;
 
+use super::super::super::error::CoreError;
 use super::super::super::view::Entry;
 use super::super::Lease;
 use super::super::breaker::Admission;
@@ -123,13 +124,16 @@ impl Sweep {
                 if self.pace.is_spent() && !held {
                     break;
                 }
-                let fate = match self.leases.breakers.admit(target, now) {
-                    _ if held => Some(Fate::Back(now)),
-                    Admission::Closed { until } => Some(Fate::Postponed(until)),
-                    Admission::Wait => continue,
-                    Admission::Go => None,
-                };
+                let admission = self.leases.breakers.admit(target, now);
+                if admission == Admission::Wait && !held {
+                    continue;
+                }
                 let Some((entry, _)) = lane.queue.pop_front() else { continue };
+                let fate = match admission {
+                    _ if held => Some(Fate::Back(now)),
+                    Admission::Closed { until } => Some(not_tried(&entry.value, until)),
+                    Admission::Go | Admission::Wait => None,
+                };
                 started = true;
                 self.queued -= 1;
                 lane.moved = monotonic;
@@ -165,6 +169,20 @@ impl Sweep {
                 self.settled.push(Settled { entry, fate: Fate::Postponed(at) });
             }
         }
+    }
+}
+
+/// What becomes of a lease whose target is down until then, as far as is known.
+fn not_tried(lease: &Lease, until: Timestamp) -> Fate {
+    match &lease.given_up {
+        None => Fate::Postponed(until),
+        Some(decision) => Fate::GivenUp {
+            decision: decision.clone(),
+            error: CoreError::Upstream {
+                target: lease.target.clone(),
+                message: "it is down, and was not tried again".into(),
+            },
+        },
     }
 }
 

@@ -58,6 +58,8 @@ pub struct SweepReport {
     pub revoked: usize,
     /// Revocations that failed.
     pub failed: usize,
+    /// Leases forgotten without being revoked, as somebody had decided for that case.
+    pub abandoned: usize,
     /// Leases left for later: their target is down, or they turned out not to be due.
     pub postponed: usize,
 }
@@ -312,6 +314,7 @@ impl Sweep {
                     Ok(report) => {
                         self.report.revoked += report.revoked;
                         self.report.failed += report.failed;
+                        self.report.abandoned += report.abandoned;
                         self.report.postponed += report.postponed;
                     }
                     Err((unsettled, error)) => {
@@ -357,6 +360,9 @@ impl Sweep {
             Ok(()) => {
                 fail_point("sweep.killed");
                 Fate::Dead
+            }
+            Err(error) if let Some(decision) = entry.value.given_up.clone() => {
+                Fate::GivenUp { decision, error }
             }
             Err(error) => {
                 tracing::warn!(

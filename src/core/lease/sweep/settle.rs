@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
+
 use crate::storage::StorageError;
 use crate::types::time::Timestamp;
 
@@ -9,6 +11,7 @@ use super::super::super::error::CoreError;
 use super::super::super::failpoint::fail_point;
 use super::super::super::records::{Batch, Precondition};
 use super::super::super::view::Entry;
+use super::super::abandon::GivenUp;
 use super::super::issue::Idempotency;
 use super::super::revoke::random_below;
 use super::super::{Lease, LeaseState, Leases};
@@ -16,6 +19,9 @@ use super::SweepReport;
 
 /// Postponed leases come back within this time after their target may be tried again.
 const SPREAD_MILLIS: i64 = 10_000;
+
+/// Abandoned leases put on record at the same time.
+const RECORDED_AT_ONCE: usize = 32;
 
 /// A lease and what became of it.
 pub(super) struct Settled {
@@ -29,6 +35,10 @@ pub(super) enum Fate {
     Dead,
     /// Its target did not revoke it.
     Failed(CoreError),
+    /// Neither did it, and somebody had decided that it is given up then.
+    GivenUp { decision: GivenUp, error: CoreError },
+    /// It was given up, and that is on record.
+    Abandoned,
     /// It could not be tried: its target is down or too slow. Not before this moment again.
     Postponed(Timestamp),
     /// It was not tried, and is due then.
@@ -40,6 +50,8 @@ pub(super) type Outcome = Result<SweepReport, (Vec<Settled>, CoreError)>;
 
 /// Writes down what became of `batch`.
 pub(super) async fn settle(leases: Arc<Leases>, batch: Vec<Settled>) -> Outcome {
+    let on_record = stream::iter(batch).map(|settled| leases.put_on_record(settled));
+    let batch: Vec<Settled> = on_record.buffered(RECORDED_AT_ONCE).collect().await;
     match leases.settle(&batch).await {
         Ok(()) => {}
         Err(CoreError::Storage(StorageError::Conflict)) => {
@@ -58,7 +70,8 @@ pub(super) async fn settle(leases: Arc<Leases>, batch: Vec<Settled>) -> Outcome 
         match settled.fate {
             Fate::Dead => report.revoked += 1,
             Fate::Failed(_) => report.failed += 1,
-            Fate::Postponed(_) | Fate::Back(_) => report.postponed += 1,
+            Fate::Abandoned => report.abandoned += 1,
+            Fate::Postponed(_) | Fate::Back(_) | Fate::GivenUp { .. } => report.postponed += 1,
         }
     }
     metrics::counter!("leasehold_sweep_revoked_total").increment(report.revoked as u64);
@@ -68,12 +81,27 @@ pub(super) async fn settle(leases: Arc<Leases>, batch: Vec<Settled>) -> Outcome 
 }
 
 impl Leases {
+    /// What is given up is put on record before it is forgotten. What no sink takes is kept.
+    async fn put_on_record(&self, settled: Settled) -> Settled {
+        let Settled { entry, fate } = settled;
+        let Fate::GivenUp { decision, error } = fate else { return Settled { entry, fate } };
+        let fate = match self.record_abandoned(&entry.value, &decision, &error).await {
+            Ok(()) => Fate::Abandoned,
+            Err(refused) => Fate::Failed(refused),
+        };
+        Settled { entry, fate }
+    }
+
     async fn settle(&self, settled: &[Settled]) -> Result<(), CoreError> {
         let mut batch = Batch::new();
+        let mut abandoned = Vec::new();
         for Settled { entry, fate } in settled {
             let rev = Precondition::Rev(entry.rev);
             let (lease, due_at) = match fate {
-                Fate::Dead => {
+                Fate::Dead | Fate::Abandoned => {
+                    if let Fate::Abandoned = fate {
+                        abandoned.push(&entry.value);
+                    }
                     self.view().delete(&mut batch, entry.value.id.as_str(), rev);
                     self.delete_idempotency(&mut batch, &entry.value).await?;
                     continue;
@@ -81,15 +109,21 @@ impl Leases {
                 Fate::Failed(error) => self.failed(entry.value.clone(), error)?,
                 Fate::Postponed(until) => self.postponed(entry.value.clone(), *until)?,
                 Fate::Back(at) => (entry.value.clone(), *at),
+                // Was put on record, or failed to be, by now.
+                Fate::GivenUp { error, .. } => self.failed(entry.value.clone(), error)?,
             };
             self.put(&mut batch, &lease, rev, due_at)?;
         }
+        self.count_abandoned(&mut batch, &abandoned).await?;
         self.view().commit(&batch).await
     }
 
     async fn settle_one(&self, settled: &Settled) -> Result<(), CoreError> {
         if let Fate::Dead = settled.fate {
             return self.forget(std::slice::from_ref(&settled.entry)).await;
+        }
+        if let Fate::Abandoned = settled.fate {
+            return self.forget_abandoned(&settled.entry.value.id).await;
         }
         match self.settle(std::slice::from_ref(settled)).await {
             // Somebody else has taken it further; theirs is the newer knowledge.

@@ -1,5 +1,6 @@
 //! Ways to prove who one is, and the tables of the server itself that deal with tokens and identities.
 
+pub mod approle;
 pub mod cert;
 pub mod identity;
 pub mod token;

@@ -10,6 +10,8 @@ use crate::types::secret::SecretString;
 /// How to prove who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Method {
+    /// With a role ID and a secret ID.
+    Approle,
     /// With the client certificate of the connection.
     Cert,
     /// With a token that we have already.
@@ -34,7 +36,7 @@ pub struct Login {
     #[arg(long)]
     token_only: bool,
     /// For cert: name=ROLE. For userpass: username=NAME, and password=@FILE or password=- unless it is
-    /// to be asked for. For token: the token, or - for standard input
+    /// to be asked for. For approle: role_id=ID secret_id=@FILE. For token: the token, or - for standard input
     #[arg(value_name = "KEY=VALUE|TOKEN")]
     args: Vec<String>,
 }
@@ -46,7 +48,7 @@ impl Login {
     /// As the server answers, or when the token cannot be kept.
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         let (reply, token) = match self.method {
-            Method::Cert | Method::Userpass => {
+            Method::Approle | Method::Cert | Method::Userpass => {
                 let (path, body) = self.request(session)?;
                 // What proves who we are is in the request; an old token would only be in the way.
                 session.client.set_token(None);
@@ -87,7 +89,9 @@ impl Login {
             return session.output().reply(&reply, "");
         }
         match self.method {
-            Method::Cert | Method::Userpass => session.output().reply(&reply, "Logged in"),
+            Method::Approle | Method::Cert | Method::Userpass => {
+                session.output().reply(&reply, "Logged in")
+            }
             Method::Token => {
                 let name = reply.text("display_name").unwrap_or("token").to_owned();
                 let policies = reply.data().get("policies").cloned().unwrap_or(json!([]));
@@ -101,8 +105,18 @@ impl Login {
         let mut body = values::parse(&self.args, session.process.stdin.as_mut())?;
         let mount =
             |default: &str| self.path.as_deref().unwrap_or(default).trim_matches('/').to_owned();
-        if self.method != Method::Userpass {
-            return Ok((format!("auth/{}/login", mount("cert")), body));
+        // A file or a pipe ends with a line break that is not part of a secret.
+        for value in body.values_mut() {
+            if let Value::String(text) = value {
+                text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            }
+        }
+        match self.method {
+            Method::Approle => return Ok((format!("auth/{}/login", mount("approle")), body)),
+            Method::Cert | Method::Token => {
+                return Ok((format!("auth/{}/login", mount("cert")), body));
+            }
+            Method::Userpass => {}
         }
         let name = match body.remove("username") {
             Some(Value::String(name)) if !name.is_empty() && !name.contains('/') => name,
@@ -114,8 +128,7 @@ impl Login {
             }
         };
         let password = match body.remove("password") {
-            // A file or a pipe ends with a line break that is not part of the password.
-            Some(Value::String(given)) => given.trim_end_matches(['\r', '\n']).to_owned(),
+            Some(Value::String(given)) => given,
             Some(_) => {
                 return Err(CliError::local(
                     "there is more than one password",

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, EdgeLimits};
 use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
+use crate::auth::approle::ApproleMethod;
 use crate::auth::userpass::{PasswordWork, UserpassMethod};
 use crate::auth::{self, cert::CertMethod};
 use crate::core::audit::broker::{AuditBroker, BrokerConfig};
@@ -286,6 +287,10 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Regi
         Ok(Arc::new(CertMethod::new(trust.clone(), crl_source.clone(), mount)))
     };
     registry.methods.insert("cert", Box::new(cert));
+    let approle = |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(ApproleMethod::new(mount)))
+    };
+    registry.methods.insert("approle", Box::new(approle));
     let work = Arc::new(PasswordWork::new());
     let userpass = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
         Ok(Arc::new(UserpassMethod::new(work.clone(), mount)))

@@ -60,6 +60,7 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("kv2/", "kv", &[("version", "2")]),
     ("database/", "database", &[]),
     ("auth/cert/", "cert", &[]),
+    ("auth/approle/", "approle", &[]),
     ("auth/userpass/", "userpass", &[]),
 ];
 

@@ -274,6 +274,21 @@ fn login_with_a_password_reads_it_from_a_file_or_a_pipe() {
 }
 
 #[test]
+fn login_with_a_secret_id_reads_it_from_a_file() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["auth", "enable", "approle"]);
+    let role = "auth/approle/role/web";
+    dev.ok("admin", &["write", role, "role_id=web-1", "token_policies=default"]);
+    let made = dev.json("admin", &["write", "-force", &format!("{role}/secret-id")]);
+    let file = dev.home.path().join("secret-id");
+    std::fs::write(&file, format!("{}\n", made["data"]["secret_id"].as_str().unwrap())).unwrap();
+    let at = format!("secret_id=@{}", file.display());
+    dev.refused("workload", &["login", "-method=approle", "role_id=web-2", &at]);
+    dev.ok("workload", &["login", "-method=approle", "role_id=web-1", &at]);
+    assert_eq!(dev.json("workload", &["token", "lookup"])["data"]["meta"]["role_name"], "web");
+}
+
+#[test]
 fn policies_are_written_read_and_explained() {
     let (_temp, dev) = fresh();
     let file = dev.home.path().join("p.hcl");

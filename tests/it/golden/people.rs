@@ -57,3 +57,75 @@ async fn users_answer_as_recorded() {
     stage.delete("auth/userpass/users/ann").await;
     stage.finish();
 }
+
+#[tokio::test]
+async fn roles_and_secret_ids_answer_as_recorded() {
+    let mut stage = Stage::open("approle").await;
+    let role = "auth/approle/role/web";
+    stage.list("auth/approle/role").await;
+    stage.get(role).await;
+    stage.post(role, json!({ "bind_secret_id": false })).await;
+    stage.post(role, json!({ "local_secret_ids": true })).await;
+    let body = json!({ "token_policies": "default", "secret_id_num_uses": 9, "role_id": "web-1" });
+    stage.post(role, body).await;
+    stage.get(role).await;
+    stage.list("auth/approle/role").await;
+    for (path, field, value) in [
+        ("role-id", "role_id", json!("web-2")),
+        ("bind-secret-id", "bind_secret_id", json!(true)),
+        ("secret-id-bound-cidrs", "secret_id_bound_cidrs", json!("127.0.0.0/8")),
+        ("secret-id-num-uses", "secret_id_num_uses", json!(5)),
+        ("secret-id-ttl", "secret_id_ttl", json!("1h")),
+        ("policies", "token_policies", json!(["default"])),
+        ("period", "token_period", json!(60)),
+        ("token-ttl", "token_ttl", json!("1h")),
+        ("token-max-ttl", "token_max_ttl", json!("2h")),
+        ("token-num-uses", "token_num_uses", json!(7)),
+        ("token-bound-cidrs", "token_bound_cidrs", json!("127.0.0.0/8")),
+    ] {
+        let at = format!("{role}/{path}");
+        stage.post(&at, json!({})).await;
+        stage.post(&at, json!({ field: value })).await;
+        stage.get(&at).await;
+        if path != "role-id" {
+            stage.delete(&at).await;
+        }
+    }
+    stage.get(&format!("{role}/local-secret-ids")).await;
+
+    let (secret, accessor) = (format!("{role}/secret-id"), format!("{role}/secret-id-accessor"));
+    stage.list(&secret).await;
+    let made = stage.post(&secret, json!({ "metadata": "{\"a\":\"b\"}", "ttl": "1h" })).await;
+    let known = json!({ "secret_id": made["data"]["secret_id"] });
+    let by_accessor = json!({ "secret_id_accessor": made["data"]["secret_id_accessor"] });
+    stage.post(&secret, json!({ "cidr_list": "nowhere" })).await;
+    stage.list(&secret).await;
+    let chosen = json!({ "secret_id": "chosen", "num_uses": 1 });
+    stage.post(&format!("{role}/custom-secret-id"), chosen.clone()).await;
+    stage.post(&format!("{role}/custom-secret-id"), chosen.clone()).await;
+    stage.post(&format!("{secret}/lookup"), known.clone()).await;
+    stage.post(&format!("{secret}/lookup"), json!({ "secret_id": "none" })).await;
+    stage.post(&format!("{accessor}/lookup"), by_accessor.clone()).await;
+    stage.post(&format!("{accessor}/lookup"), json!({ "secret_id_accessor": "none" })).await;
+
+    let nobody = stage.broker.nobody();
+    let login = "auth/approle/login";
+    stage.ask_as("nobody", &nobody, "POST", login, json!({})).await;
+    let right = json!({ "role_id": "web-2", "secret_id": "chosen" });
+    stage.ask_as("nobody", &nobody, "POST", login, right.clone()).await;
+    stage.ask_as("nobody", &nobody, "POST", login, right).await;
+    let unknown = json!({ "role_id": "web-1", "secret_id": "chosen" });
+    stage.ask_as("nobody", &nobody, "POST", login, unknown).await;
+
+    stage.post("auth/approle/tidy/secret-id", json!({})).await;
+    stage.post(&format!("{accessor}/destroy"), by_accessor.clone()).await;
+    stage.post(&format!("{accessor}/destroy"), by_accessor).await;
+    stage.post(&format!("{secret}/destroy"), known.clone()).await;
+    stage.ask("DELETE", &format!("{secret}/destroy"), known).await;
+    let made = stage.root.write(&secret, json!({})).await.data();
+    let by_accessor = json!({ "secret_id_accessor": made["secret_id_accessor"] });
+    stage.ask("DELETE", &format!("{accessor}/destroy"), by_accessor).await;
+    stage.delete(role).await;
+    stage.delete(role).await;
+    stage.finish();
+}

@@ -19,7 +19,7 @@ use super::engine::EngineRequest;
 use super::error::CoreError;
 use super::hold::HoldCell;
 use super::identity::IdentityStore;
-use super::lease::{LeaseSettings, Leases};
+use super::lease::{LeaseSettings, Leases, Surroundings};
 use super::lockout::Lockouts;
 use super::mount::{MountTable, Registry};
 use super::passwords::PasswordPolicies;
@@ -219,16 +219,16 @@ impl Unsealed {
         );
         let quotas = Arc::new(Quotas::new(records.clone(), mounts.clone(), core.clock.clone()));
         quotas.load().await?;
-        let leases = Arc::new(Leases::new(
-            records.clone(),
-            mounts.clone(),
+        let surroundings = Surroundings {
+            records: records.clone(),
+            mounts: mounts.clone(),
             hold,
-            quotas.clone(),
-            core.clock.clone(),
-            core.settings.leases.clone(),
-            core.audit.clone(),
-            core.node,
-        ));
+            quotas: quotas.clone(),
+            clock: core.clock.clone(),
+            audit: core.audit.clone(),
+        };
+        let settings = core.settings.leases.clone();
+        let leases = Arc::new(Leases::new(surroundings, settings, core.node));
         leases.load_hold().await?;
         let tokens = Arc::new(TokenStore::new(records.clone(), core.clock.clone()));
         tokens.on_gone(Arc::new(super::caller::Aftermath {

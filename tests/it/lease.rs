@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use leasehold::core::error::CoreError;
 use leasehold::core::lease::{
-    GivenUp, Issuing, Lease, LeaseState, Leases, Owner, Selector, SweepReport,
+    GivenUp, Issuing, Lease, LeaseState, Leases, Owner, Selector, Surroundings, SweepReport,
 };
 use leasehold::core::mount::Mounted;
 use leasehold::core::reply::Reply;

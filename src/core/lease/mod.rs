@@ -258,19 +258,26 @@ pub struct Leases {
     node: u64,
 }
 
+/// What leases are kept in, and what they work with.
+pub struct Surroundings {
+    /// Where they are kept.
+    pub records: Arc<Records>,
+    /// Where their engines are found.
+    pub mounts: Arc<MountTable>,
+    /// The hold, as the mounts see it.
+    pub hold: HoldCell,
+    /// What counts them besides the settings.
+    pub quotas: Arc<Quotas>,
+    /// What the time is.
+    pub clock: Arc<dyn Clock>,
+    /// Where what is abandoned is recorded.
+    pub audit: AuditBroker,
+}
+
 impl Leases {
-    /// The leases in `records`, whose engines are found in `mounts` and which `quotas` count. `hold` is
-    /// the one that the mounts see. What is abandoned is recorded in `audit`.
-    pub fn new(
-        records: Arc<Records>,
-        mounts: Arc<MountTable>,
-        hold: HoldCell,
-        quotas: Arc<Quotas>,
-        clock: Arc<dyn Clock>,
-        settings: LeaseSettings,
-        audit: AuditBroker,
-        node: u64,
-    ) -> Self {
+    /// The leases of node `node`.
+    pub fn new(surroundings: Surroundings, settings: LeaseSettings, node: u64) -> Self {
+        let Surroundings { records, mounts, hold, quotas, clock, audit } = surroundings;
         Self {
             records,
             mounts,

@@ -197,16 +197,15 @@ async fn a_hold_stops_the_sweep_and_its_release_starts_it() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(world.targets.live().len(), 1);
     // A restart does not lift it.
-    let again = Leases::new(
-        world.test.unsealed.records.clone(),
-        world.test.unsealed.mounts.clone(),
-        HoldCell::default(),
-        world.test.unsealed.quotas.clone(),
-        world.test.core.clock.clone(),
-        world.test.core.settings.leases.clone(),
-        world.test.core.audit.clone(),
-        7,
-    );
+    let surroundings = Surroundings {
+        records: world.test.unsealed.records.clone(),
+        mounts: world.test.unsealed.mounts.clone(),
+        hold: HoldCell::default(),
+        quotas: world.test.unsealed.quotas.clone(),
+        clock: world.test.core.clock.clone(),
+        audit: world.test.core.audit.clone(),
+    };
+    let again = Leases::new(surroundings, world.test.core.settings.leases.clone(), 7);
     again.load_hold().await.unwrap();
     assert_eq!(again.hold().unwrap().reason, "the clock jumped");
     world.leases().set_hold("another reason".into()).await.unwrap();

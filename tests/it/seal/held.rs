@@ -3,7 +3,7 @@
 use leasehold::core::acl::{Acl, CheckRequest, CompiledPolicy};
 use leasehold::core::clock_guard::GuardedClock;
 use leasehold::core::engine::{CallerFacts, EngineRequest, LeasePlan, Outcome};
-use leasehold::core::lease::{Issuing, Owner};
+use leasehold::core::lease::{GivenUp, Issuing, Owner};
 use leasehold::core::mount::{MountClass, MountConfig, Mounted, NewMount};
 use leasehold::core::operation::Operation;
 use leasehold::core::operation::Operation::{Read, Update};
@@ -11,7 +11,7 @@ use leasehold::core::policy::template::TemplateValues;
 use leasehold::core::reply::Reply;
 use leasehold::core::route;
 use leasehold::scheduler::Scheduler;
-use leasehold::types::id::{EntityId, LeaseId, random_base62};
+use leasehold::types::id::{EntityId, LeaseId, RequestId, random_base62};
 
 use super::witness::{Place, work};
 use super::*;
@@ -252,7 +252,8 @@ async fn an_old_store_changes_and_ends_nothing_on_a_target_until_it_is_released(
     }
     let leases = node.unsealed().leases.clone();
     assert_eq!(leases.revoke(&lease).await.unwrap_err().status(), 409);
-    assert_eq!(leases.abandon(&lease).await.unwrap_err().status(), 409);
+    let decision = GivenUp { by: "root".into(), request_id: RequestId::random().unwrap() };
+    assert_eq!(leases.abandon(&lease, &decision).await.unwrap_err().status(), 409);
     assert_eq!(target.verifiers(), verifiers);
     assert!(target.has(&tried) && target.has(&leased));
     assert_eq!(node.stored().await, stored, "not even planned");

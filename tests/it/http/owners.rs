@@ -70,7 +70,10 @@ async fn all_that_an_identity_holds_is_found_whatever_token_asked() {
     let mut both = vec![by_certificate.lease.clone(), by_token.lease.clone()];
     both.sort();
     assert_eq!(search(json!({ "entity_id": entity })).await, both);
-    assert_eq!(search(json!({ "accessor": accessor })).await, [by_token.lease.clone()]);
+    assert_eq!(
+        search(json!({ "accessor": accessor })).await,
+        std::slice::from_ref(&by_token.lease)
+    );
     let unknown = root.write("sys/leases/search", json!({ "accessor": "nobody" })).await;
     assert!(unknown.error(400).contains("accessor"), "{}", unknown.body);
     let all = json!({ "entity_id": entity, "sync": true });

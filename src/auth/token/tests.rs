@@ -307,7 +307,7 @@ async fn a_job_asks_by_its_certificate_for_one_path_and_one_minute() {
         (Operation::Read, "secret/data/web"),
         (Operation::Update, "secret/data/web"),
         (Operation::Update, "auth/token/create"),
-        (Operation::Read, "auth/token/lookup-self"),
+        (Operation::Update, "auth/token/renew-self"),
     ] {
         assert!(!server.may(&token, operation, path).await, "{operation} {path}");
     }

@@ -97,6 +97,19 @@ pub enum CoreError {
 }
 
 impl CoreError {
+    /// Whether the broker itself is why something was not done, so that it says nothing about the
+    /// system that was to be asked.
+    pub const fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::AuditUnavailable(_)
+                | Self::Held(_)
+                | Self::Overloaded { .. }
+                | Self::Sealed
+                | Self::Storage(_)
+        )
+    }
+
     /// The HTTP status that says it: exhaustive, so that a new variant has to decide.
     pub const fn status(&self) -> u16 {
         match self {

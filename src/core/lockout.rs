@@ -16,8 +16,9 @@ use crate::types::time::{Clock, Timestamp, Ttl};
 
 use super::mount::MountEntry;
 
-/// Most identities that failures are counted for. Beyond that, those with the fewest are forgotten:
-/// to have a name with four failures forgotten takes more guesses than it gains.
+/// Most identities that failures are counted for. Beyond that, those with the fewest are forgotten, and
+/// whoever takes such a place is counted as if the failures there had been its own: a flood of names
+/// locks sooner, and wins no guesses at one of them.
 const COUNTED_MAX: usize = 32_768;
 /// What counts of a name, in bytes. No identity has a longer one.
 const ALIAS_BYTES_MAX: usize = 256;
@@ -106,9 +107,10 @@ impl Counted {
         self.failures.insert(identity, failures);
     }
 
-    fn make_room(&mut self, max: usize, now: Timestamp) {
+    /// Makes room for one more. Answers the most failures that were forgotten for that.
+    fn make_room(&mut self, max: usize, now: Timestamp) -> u64 {
         if self.failures.len() < max {
-            return;
+            return 0;
         }
         if self.searched_at.is_none_or(|at| now >= at.plus(SEARCH_EVERY)) {
             self.searched_at = Some(now);
@@ -122,10 +124,13 @@ impl Counted {
                 self.remove(&identity);
             }
         }
+        let mut forgotten = 0;
         while self.failures.len() >= max {
-            let Some((_, _, identity)) = self.order.pop_first() else { return };
+            let Some((count, _, identity)) = self.order.pop_first() else { break };
             self.failures.remove(&identity);
+            forgotten = count.max(forgotten);
         }
+        forgotten
     }
 }
 
@@ -170,11 +175,14 @@ impl Lockouts {
             return;
         }
         counted.remove(&identity);
-        counted.make_room(self.max, now);
+        let forgotten = counted.make_room(self.max, now);
         counted.turns += 1;
         let before = before.filter(|before| !before.is_over(config, now));
         let failures = Failures {
-            count: before.map_or(1, |before| before.count.saturating_add(1)),
+            count: before
+                .map_or(0, |before| before.count)
+                .max(forgotten.min(config.threshold.saturating_sub(1)))
+                .saturating_add(1),
             last_at: now,
             over_at: now.plus(config.duration.max(config.counter_reset)),
             turn: counted.turns,
@@ -314,7 +322,7 @@ mod tests {
         let mount = mount(LockoutConfig::default());
         (0..4).for_each(|_| lockouts.failed(&mount, "ann"));
         (0..5).for_each(|_| lockouts.failed(&mount, "locked"));
-        for n in 0..1000 {
+        for n in 0..250 {
             lockouts.failed(&mount, &format!("{n}"));
         }
         assert_eq!(lockouts.counted().failures.len(), 100);
@@ -322,6 +330,14 @@ mod tests {
         assert!(lockouts.is_locked(&mount, "locked"));
         lockouts.failed(&mount, "ann");
         assert!(lockouts.is_locked(&mount, "ann"));
+        // Pushing a name out of a full table between any two guesses at it gains nothing.
+        let (full, _) = self::lockouts(100);
+        (0..100).for_each(|n| (0..2).for_each(|_| full.failed(&mount, &format!("{n}"))));
+        for n in 0..4 {
+            full.failed(&mount, "ann");
+            full.failed(&mount, &format!("fresh {n}"));
+        }
+        assert!(full.is_locked(&mount, "ann"));
         // What is over makes room for what is not, however often it failed.
         for n in 0..200 {
             (0..5).for_each(|_| lockouts.failed(&mount, &format!("old {n}")));

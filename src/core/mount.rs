@@ -139,8 +139,12 @@ impl Mounted {
     /// Why it takes nothing on any more.
     pub(super) fn closing(&self) -> CoreError {
         CoreError::invalid(match self.entry.class {
-            MountClass::Auth => "the mount is being disabled and lets nobody in any more",
-            MountClass::Secret => "the mount is being disabled and issues nothing any more",
+            MountClass::Auth => {
+                "the mount is being disabled and lets nobody in and takes nothing any more"
+            }
+            MountClass::Secret => {
+                "the mount is being disabled and issues and takes nothing any more"
+            }
         })
     }
 

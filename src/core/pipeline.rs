@@ -339,9 +339,7 @@ impl Core {
             && mounted.entry.disabling
             && operation.is_write()
         {
-            return Err(CoreError::invalid(
-                "the mount is being disabled and takes nothing any more",
-            ));
+            return Err(mounted.closing());
         }
         let warnings = unknown_fields(found.route, &request.fields);
         let call = Call { found, operation, permit };

@@ -315,12 +315,15 @@ fn is_due(fetches: &Fetches, next_update: Option<Timestamp>, now: Timestamp, eve
 }
 
 /// What was fetched, if it may take the place of what is in effect: of each authority a list that is
-/// no older. Otherwise whoever sits on the way could bring back a list from before a revocation.
+/// no older and covers no less, and of no other authority. Otherwise whoever sits on the way could bring
+/// back a list from before a revocation, or add one that the honest file then never catches up with.
 fn goes_on_from(before: &StoredCrl, pem: String) -> Result<StoredCrl, CoreError> {
     let fresh = StoredCrl { pem, accept_expired: before.accept_expired, url: before.url.clone() };
     let lists = fresh.parsed()?;
-    let replaced = |old: &Crl| lists.iter().any(|list| list.supersedes(old));
-    if before.parsed()?.iter().all(replaced) {
+    let known = before.parsed()?;
+    let replaced = known.iter().all(|old| lists.iter().any(|list| list.supersedes(old)));
+    let expected = lists.iter().all(|list| known.iter().any(|old| list.supersedes(old)));
+    if replaced && expected {
         return Ok(fresh);
     }
     Err(CoreError::field(
@@ -337,6 +340,26 @@ fn pem_of(der: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::Ca;
+
+    #[test]
+    fn what_was_fetched_replaces_its_own_and_brings_no_other() {
+        let (ours, other) = (Ca::root("ours"), Ca::root("other"));
+        let file = |cas: &[&Ca], issued: u64| -> String {
+            cas.iter().map(|ca| pem_of(&ca.crl_of(&[], issued, issued + 1000))).collect()
+        };
+        let before =
+            StoredCrl { pem: file(&[&ours], 1_800_000_000), accept_expired: false, url: None };
+        assert!(goes_on_from(&before, file(&[&ours], 1_800_000_001)).is_ok());
+        for (authorities, issued) in [
+            (&[&ours][..], 1_799_999_999),
+            (&[&other], 1_800_000_001),
+            // The honest file could never take the place of this one.
+            (&[&ours, &other], 1_800_000_001),
+        ] {
+            assert!(goes_on_from(&before, file(authorities, issued)).is_err());
+        }
+    }
 
     #[test]
     fn a_list_is_due_when_it_is_old_or_about_to_be_stale_or_failed() {

@@ -54,6 +54,8 @@ impl Leases {
                 self.forget(std::slice::from_ref(&entry)).await?;
                 None
             }
+            // Not the target's refusal: it was not asked, and another try may well revoke.
+            Err(error) if error.is_ours() => return Err(error),
             Err(error) => {
                 let lease = &entry.value;
                 self.record_abandoned(lease, decision, &error).await?;

@@ -110,9 +110,11 @@ impl Leases {
             .catch_unwind()
             .map(|ended| ended.unwrap_or_else(|_| Err(CoreError::internal("the engine panicked"))));
         let result = self.ask_target(lease, revocation).await;
-        // Only a target that cannot be reached is down; one that refuses is up.
-        let up = !matches!(result, Err(CoreError::Upstream { .. }));
-        self.breakers.note(&lease.target, up, self.clock.now(), self.settings.backoff_max);
+        if !result.as_ref().is_err_and(CoreError::is_ours) {
+            // Only a target that cannot be reached is down; one that refuses is up.
+            let up = !matches!(result, Err(CoreError::Upstream { .. }));
+            self.breakers.note(&lease.target, up, self.clock.now(), self.settings.backoff_max);
+        }
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         metrics::counter!(
             "leasehold_revocations_total",

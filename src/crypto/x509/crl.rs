@@ -127,9 +127,12 @@ impl Crl {
         })
     }
 
-    /// Whether it is of the same issuer as `other` and no older.
+    /// Whether it is of the same issuer as `other`, no older, and covers no less.
     pub fn supersedes(&self, other: &Self) -> bool {
-        self.issuer == other.issuer && self.issued_at >= other.issued_at
+        self.issuer == other.issuer
+            && self.issued_at >= other.issued_at
+            && self.covers_leaves >= other.covers_leaves
+            && self.covers_issuers >= other.covers_issuers
     }
 
     /// When the next list is due, if the issuer says so.

@@ -220,6 +220,23 @@ async fn what_was_overdue_is_given_up_and_every_operation_over_it_says_so() {
     assert_eq!(world.rows().await.len(), 0);
 }
 
+#[tokio::test]
+async fn what_was_not_even_asked_for_is_not_given_up() {
+    let world = World::new().await;
+    let (one, other) = (world.issue("pg", "u1").await, world.issue("pg", "u2").await);
+    world.targets.set("pg", Mood::Unasked);
+    assert_eq!(world.leases().abandon(&one, &decision()).await.unwrap_err().status(), 503);
+    let everything = Selector::Prefix(String::new());
+    let operation = world.leases().abandon_all(everything, decision()).await.unwrap();
+    assert_eq!(world.sweep().await.abandoned, 0);
+    assert!(world.lease(&one).await.is_some() && world.lease(&other).await.is_some());
+    world.targets.set("pg", Mood::Up);
+    world.sweep_up().await;
+    assert_eq!((world.targets.live().len(), world.rows().await.len()), (0, 0));
+    let progress = world.progress(&operation).await;
+    assert_eq!((progress.complete, progress.abandoned), (true, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn giving_up_waits_for_what_is_still_being_created() {
     let world = World::new().await;

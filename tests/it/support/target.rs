@@ -38,6 +38,8 @@ pub enum Mood {
     Hanging,
     /// It takes the whole process with it.
     Panicking,
+    /// It is not asked: the broker itself has no room.
+    Unasked,
 }
 
 /// A credential that exists.
@@ -155,6 +157,7 @@ impl Targets {
                 message: "connection refused".into(),
             }),
             Mood::Refusing => Err(CoreError::invalid("the target refuses")),
+            Mood::Unasked => Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) }),
             Mood::Panicking => panic!("a target that cannot be borne"),
             mood @ (Mood::Up | Mood::FailingAfter | Mood::Hanging) => Ok(mood),
         }

@@ -361,7 +361,12 @@ impl Sweep {
                 fail_point("sweep.killed");
                 Fate::Dead
             }
-            Err(error) if let Some(decision) = entry.value.given_up.clone() => {
+            // A hold came between: nothing was tried, and nothing is forgotten.
+            Err(CoreError::Held(_)) => Fate::Back(self.leases.clock.now()),
+            Err(error)
+                if !error.is_ours()
+                    && let Some(decision) = entry.value.given_up.clone() =>
+            {
                 Fate::GivenUp { decision, error }
             }
             Err(error) => {

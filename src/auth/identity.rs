@@ -101,12 +101,12 @@ impl SystemRoutes for IdentityRoutes {
         let identity = &ctx.unsealed.identity;
         let fields = &request.fields;
         match request.route.name {
-            "entities" => listed(identity.ids().await?),
+            "entities" => Reply::listing(identity.ids().await?),
             "entity-names" => {
                 let mut names: Vec<_> =
                     identity.all().await?.into_iter().map(|entity| entity.name).collect();
                 names.sort_unstable();
-                listed(names)
+                Reply::listing(names)
             }
             "entity" => {
                 let id = EntityId::new(request.params.get("id"));
@@ -197,10 +197,6 @@ async fn look_up(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Reply, Core
         }
     };
     Ok(found.map_or_else(Reply::empty, |entity| Reply::data(shown(ctx, &entity))))
-}
-
-fn listed(names: Vec<String>) -> Result<Reply, CoreError> {
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
 }
 
 fn too_much(metadata: &BTreeMap<String, String>) -> bool {

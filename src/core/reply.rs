@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::error::CoreError;
 use crate::types::id::{Accessor, EntityId, LeaseId};
 use crate::types::secret::SecretString;
 use crate::types::time::{Timestamp, Ttl};
@@ -223,6 +224,14 @@ impl Reply {
     /// A list of names under `keys`, as LIST answers.
     pub fn keys(names: Vec<String>) -> Self {
         Self::data(serde_json::json!({ "keys": names }))
+    }
+
+    /// The same for LIST of a directory, which is not there while nothing is in it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no name.
+    pub fn listing(names: Vec<String>) -> Result<Self, CoreError> {
+        if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Self::keys(names)) }
     }
 
     /// A token.

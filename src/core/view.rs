@@ -33,6 +33,13 @@ pub struct Entry<T> {
     pub due_at: Option<Timestamp>,
 }
 
+impl<T> Entry<T> {
+    /// What a change expects to find, after what was read: that revision, or nothing.
+    pub fn expected(read: Option<&Self>) -> Precondition {
+        read.map_or(Precondition::Absent, |entry| Precondition::Rev(entry.rev))
+    }
+}
+
 /// How a value is put, beside its name and body.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {

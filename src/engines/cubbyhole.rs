@@ -58,8 +58,7 @@ fn own_directory(caller: &CallerFacts) -> Result<String, CoreError> {
 }
 
 async fn list(ctx: &EngineContext<'_>, dir: &str) -> Result<Reply, CoreError> {
-    let names = ctx.view.list(dir).await?;
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(ctx.view.list(dir).await?)
 }
 
 async fn read(ctx: &EngineContext<'_>, name: &str) -> Result<Reply, CoreError> {

@@ -280,8 +280,7 @@ fn dir(prefix: &str) -> String {
 }
 
 async fn list(ctx: &SystemContext<'_>, prefix: &str) -> Result<Reply, CoreError> {
-    let names = ctx.unsealed.leases.names(&dir(prefix)).await?;
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(ctx.unsealed.leases.names(&dir(prefix)).await?)
 }
 
 async fn selector(

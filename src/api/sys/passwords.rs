@@ -77,10 +77,7 @@ impl SystemRoutes for PasswordPolicyRoutes {
         let policies = &ctx.unsealed.passwords;
         let name = request.params.get("name");
         match (request.route.name, request.operation) {
-            (LIST, Operation::List) => {
-                let names = policies.names().await?;
-                if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
-            }
+            (LIST, Operation::List) => Reply::listing(policies.names().await?),
             (GENERATE, Operation::Read) => {
                 let policy = policies.compiled(name).await?.ok_or(CoreError::NotFound)?;
                 Ok(Reply::data(json!({ "password": policy.generate()?.expose() })))

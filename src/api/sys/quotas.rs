@@ -138,7 +138,7 @@ impl SystemRoutes for QuotaRoutes {
 }
 
 fn names(names: Vec<String>) -> Result<Reply, CoreError> {
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(names)
 }
 
 fn rate_limit(name: &str, quota: &RateLimit) -> Reply {

@@ -196,10 +196,9 @@ impl ApproleMethod {
         let fields = &request.fields;
         let key = &role.key;
         match (request.route.name, request.operation) {
-            ("approle-secret-id", Operation::List) => match secret::accessors(ctx, key).await? {
-                accessors if accessors.is_empty() => Err(CoreError::NotFound),
-                accessors => Ok(Reply::keys(accessors)),
-            },
+            ("approle-secret-id", Operation::List) => {
+                Reply::listing(secret::accessors(ctx, key).await?)
+            }
             ("approle-secret-id", _) => {
                 Ok(Reply::data(secret::make(ctx, role, fields, None).await?))
             }
@@ -268,10 +267,7 @@ impl AuthMethod for ApproleMethod {
             "approle-login" => {
                 return Ok(AuthOutcome::Login(Box::new(self.login(ctx, &request).await?)));
             }
-            "approle-roles" => match ctx.view.list("role/").await? {
-                names if names.is_empty() => return Err(CoreError::NotFound),
-                names => Reply::keys(names),
-            },
+            "approle-roles" => Reply::listing(ctx.view.list("role/").await?)?,
             "approle-role" => self.serve_role(ctx, &request).await?,
             "approle-tidy" => {
                 secret::tidy(ctx).await?;

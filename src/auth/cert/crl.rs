@@ -23,7 +23,6 @@ use crate::crypto::x509::crl::{Crl, CrlError, Crls, ExpiredCrl};
 use crate::types::time::{Timestamp, Ttl};
 
 use super::CertMethod;
-use super::settings::expected;
 
 /// Most lists of one mount.
 const CRLS_MAX: usize = 64;
@@ -141,7 +140,7 @@ impl CertMethod {
                 if before.is_none() && ctx.view.list("crl/").await?.len() >= CRLS_MAX {
                     return Err(CoreError::invalid("there are too many revocation lists"));
                 }
-                self.store_crl(ctx, name, &crl, expected(before.as_ref())).await?;
+                self.store_crl(ctx, name, &crl, Entry::expected(before.as_ref())).await?;
                 self.reload(ctx).await?;
                 Ok(Reply::empty())
             }

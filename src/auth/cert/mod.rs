@@ -40,6 +40,7 @@ use crate::core::reply::Reply;
 use crate::core::route::{Access, FieldKind, Params, RouteSpec, field};
 use crate::core::token::with_token_fields;
 use crate::core::trust::{RoleTrust, TrustStore, TrustVerdict};
+use crate::core::view::Entry;
 use crate::crypto::x509::crl::Crls;
 
 use crl::StoredCrl;
@@ -329,7 +330,7 @@ impl CertMethod {
                 if before.is_none() && count >= ROLES_MAX {
                     return Err(CoreError::invalid("there are too many roles"));
                 }
-                let precondition = settings::expected(before.as_ref());
+                let precondition = Entry::expected(before.as_ref());
                 let role = before.map(|entry| entry.value).unwrap_or_default();
                 let role = role.updated(&request.fields)?;
                 let role = Compiled::new(name, role)?.into_role();
@@ -393,9 +394,9 @@ impl AuthMethod for CertMethod {
                 return Ok(AuthOutcome::Login(Box::new(grant)));
             }
             "cert-role" => self.serve_role(ctx, &request).await?,
-            "cert-roles" => listed(ctx.view.list("role/").await?)?,
+            "cert-roles" => Reply::listing(ctx.view.list("role/").await?)?,
             "crl" => self.serve_crl(ctx, &request).await?,
-            "crls" => listed(ctx.view.list("crl/").await?)?,
+            "crls" => Reply::listing(ctx.view.list("crl/").await?)?,
             "cert-config" => self.serve_config(ctx, &request).await?,
             _ => return Err(CoreError::NotFound),
         };
@@ -438,10 +439,6 @@ impl AuthMethod for CertMethod {
     fn invalidate(&self) {
         self.loaded.store(None);
     }
-}
-
-fn listed(names: Vec<String>) -> Result<Reply, CoreError> {
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
 }
 
 fn no_match(named: Option<&str>, refusals: &[(&str, Refusal)]) -> String {

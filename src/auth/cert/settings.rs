@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
-use crate::core::records::Precondition;
 use crate::core::view::Entry;
 
 const CONFIG: &str = "config";
@@ -28,7 +27,7 @@ impl Settings {
 
     pub(super) async fn update(ctx: &EngineContext<'_>, fields: &Fields) -> Result<(), CoreError> {
         let before = ctx.view.get_fresh::<Self>(CONFIG).await?;
-        let precondition = expected(before.as_ref());
+        let precondition = Entry::expected(before.as_ref());
         let mut settings = before.map(|entry| entry.value).unwrap_or_default();
         if let Some(flag) = fields.boolean("disable_binding")? {
             settings.disable_binding = flag;
@@ -45,9 +44,4 @@ impl Settings {
             "enable_identity_alias_metadata": self.enable_identity_alias_metadata,
         })
     }
-}
-
-/// What a write expects to find, after what was read.
-pub(super) fn expected<T>(before: Option<&Entry<T>>) -> Precondition {
-    before.map_or(Precondition::Absent, |entry| Precondition::Rev(entry.rev))
 }

@@ -64,8 +64,7 @@ pub(super) async fn serve(
 }
 
 pub(super) async fn list(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {
-    let names = ctx.unsealed.tokens.roles().names().await?;
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(ctx.unsealed.tokens.roles().names().await?)
 }
 
 fn edit(role: &mut TokenRole, fields: &Fields) -> Result<(), CoreError> {

@@ -147,7 +147,7 @@ impl UserpassMethod {
             }
             Operation::Create | Operation::Update => {
                 let before = ctx.view.get_fresh::<User>(&at(name)).await?;
-                let precondition = expected(before.as_ref());
+                let precondition = Entry::expected(before.as_ref());
                 let (kept, token) = match before {
                     Some(Entry { value: User { password, token }, .. }) => (Some(password), token),
                     None => (None, TokenParameters::default()),
@@ -222,10 +222,7 @@ impl AuthMethod for UserpassMethod {
                 return Ok(AuthOutcome::Login(Box::new(self.login(ctx, &request).await?)));
             }
             "userpass-user" => self.serve_user(ctx, &request).await?,
-            "userpass-users" => match ctx.view.list("user/").await? {
-                names if names.is_empty() => return Err(CoreError::NotFound),
-                names => Reply::keys(names),
-            },
+            "userpass-users" => Reply::listing(ctx.view.list("user/").await?)?,
             _ => self.serve_part(ctx, &request).await?,
         };
         Ok(reply.into())
@@ -254,10 +251,6 @@ fn at(name: &str) -> String {
 
 async fn stored(ctx: &EngineContext<'_>, name: &str) -> Result<Option<Entry<User>>, CoreError> {
     ctx.view.get(&at(name)).await
-}
-
-fn expected<T>(before: Option<&Entry<T>>) -> Precondition {
-    before.map_or(Precondition::Absent, |entry| Precondition::Rev(entry.rev))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use super::name;
 use super::peer::ConnectionInfo;
 use super::records::{Precondition, Records, kinds};
 use super::token::TokenStore;
-use super::view::View;
+use super::view::{Entry, View};
 use pace::{Buckets, Pace};
 use pattern::Pattern;
 
@@ -371,8 +371,7 @@ impl Quotas {
     /// `Invalid`, naming the field.
     pub async fn set_config(&self, fields: &Fields) -> Result<(), CoreError> {
         let before = self.view.get_fresh::<QuotaConfig>(CONFIG).await?;
-        let precondition =
-            before.as_ref().map_or(Precondition::Absent, |entry| Precondition::Rev(entry.rev));
+        let precondition = Entry::expected(before.as_ref());
         let mut config = before.map(|entry| entry.value).unwrap_or_default();
         if let Some(paths) = fields.list("rate_limit_exempt_paths")? {
             let field = |problem| CoreError::field("rate_limit_exempt_paths", problem);

@@ -329,7 +329,7 @@ impl TokenStore {
 
     async fn parent_end(&self, entry: &TokenEntry) -> Result<Option<Timestamp>, CoreError> {
         let Some(hash) = &entry.parent else { return Ok(None) };
-        Ok(self.stored(hash).await?.and_then(|parent| parent.entry.expires_at))
+        self.end_of(hash).await
     }
 
     async fn live_parent(&self, hash: &str, now: Timestamp) -> Result<TokenEntry, CoreError> {
@@ -370,7 +370,7 @@ impl TokenStore {
         }
         if let Some(parent) = &token.entry.parent {
             // Holds the parent against being removed: it is removed only without children.
-            batch.also(Change::RequireRow { key: self.row_key_of(parent) });
+            batch.also(Change::RequireRow { key: self.row_key(parent) });
         }
         match self.view().commit(&batch).await {
             Ok(()) => Ok((plain, token)),

@@ -195,7 +195,7 @@ impl TokenStore {
 
     /// The row of a stored token: it must still be there when something is made for the token.
     pub fn row_key(&self, name: &str) -> RowKey {
-        self.row_key_of(name)
+        self.records.key(&self.view().full_name(name))
     }
 
     /// When the stored token of that name ends; `None` when it does not, or is gone.
@@ -332,10 +332,6 @@ impl TokenStore {
         } else {
             entry.expires_at
         }
-    }
-
-    fn row_key_of(&self, hash: &str) -> RowKey {
-        self.records.key(&self.view().full_name(hash))
     }
 
     fn view(&self) -> View {

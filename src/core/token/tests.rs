@@ -150,7 +150,7 @@ async fn nothing_of_a_token_is_in_the_store_in_clear() {
         .await
         .unwrap();
     assert!(page.rows.is_empty());
-    let row = scratch.storage.get(node.tokens.row_key_of(hash(&token))).await.unwrap().unwrap();
+    let row = scratch.storage.get(node.tokens.row_key(hash(&token))).await.unwrap().unwrap();
     let text = format!("{row:?}");
     for secret in [token.plain.expose(), hash(&token), "auth/token/create"] {
         assert!(!text.contains(secret));

@@ -13,7 +13,7 @@ use super::static_role::StaticRoleRecord;
 use super::stored::StoredSecret;
 use super::target::failure;
 use super::username::{DEFAULT_TEMPLATE, NameTemplate};
-use super::{DatabaseEngine, password, precondition};
+use super::{DatabaseEngine, password};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -211,7 +211,7 @@ impl DatabaseEngine {
         fields: &Fields,
     ) -> Result<Reply, CoreError> {
         let before: Option<Entry<ConfigRecord>> = ctx.view.get_fresh(&record_name(name)).await?;
-        let precondition = precondition(before.as_ref());
+        let precondition = Entry::expected(before.as_ref());
         let plugin = fields.text("plugin_name")?;
         match (plugin.as_deref(), &before) {
             (Some(PLUGIN), _) | (None, Some(_)) => {}
@@ -308,7 +308,7 @@ impl DatabaseEngine {
         name: &str,
     ) -> Result<Reply, CoreError> {
         let entry: Option<Entry<ConfigRecord>> = ctx.view.get_fresh(&record_name(name)).await?;
-        let precondition = precondition(entry.as_ref());
+        let precondition = Entry::expected(entry.as_ref());
         let mut config = entry.ok_or(CoreError::NotFound)?.value;
         config.generation = random_base62(16)?;
         ctx.view.write(&record_name(name), &config, precondition).await?;

@@ -48,10 +48,8 @@ use crate::core::acl::permit::Permit;
 use crate::core::engine::{Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, Outcome};
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
-use crate::core::records::Precondition;
 use crate::core::reply::Reply;
 use crate::core::route::{Params, RouteSpec};
-use crate::core::view::Entry;
 use crate::types::time::Timestamp;
 
 /// The engine of one mount.
@@ -67,14 +65,8 @@ impl DatabaseEngine {
     }
 }
 
-/// What a write of a record expects, given what was read of it.
-fn precondition<T>(entry: Option<&Entry<T>>) -> Precondition {
-    entry.map_or(Precondition::Absent, |entry| Precondition::Rev(entry.rev))
-}
-
 async fn list(ctx: &EngineContext<'_>, dir: &str) -> Result<Reply, CoreError> {
-    let names = ctx.view.list(dir).await?;
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(ctx.view.list(dir).await?)
 }
 
 async fn remove(ctx: &EngineContext<'_>, record: &str) -> Result<Reply, CoreError> {

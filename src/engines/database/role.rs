@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::DatabaseEngine;
 use super::config::take;
 use super::creds::LeaseData;
 use super::driver::{DatabaseDriver, DriverError, NewUser};
@@ -10,7 +11,6 @@ use super::password;
 use super::statement::{Statements, Variable};
 use super::target::failure;
 use super::username::plain;
-use super::{DatabaseEngine, precondition};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -133,7 +133,7 @@ impl DatabaseEngine {
     ) -> Result<Reply, CoreError> {
         refuse_other_credentials(fields)?;
         let before: Option<Entry<RoleRecord>> = ctx.view.get_fresh(&record_name(name)).await?;
-        let precondition = precondition(before.as_ref());
+        let precondition = Entry::expected(before.as_ref());
         let mut role = before.map(|entry| entry.value).unwrap_or_default();
         role.apply(fields)?;
         role.check()?;

@@ -11,7 +11,7 @@ use super::driver::{DatabaseDriver, DriverError};
 use super::static_role::{StaticRoleRecord, record_name};
 use super::stored::StoredSecret;
 use super::target::failure;
-use super::{DatabaseEngine, password, precondition};
+use super::{DatabaseEngine, password};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::reply::Reply;
@@ -52,7 +52,7 @@ impl DatabaseEngine {
                     return Err(error);
                 }
             };
-            let precondition = precondition(Some(&entry));
+            let precondition = Entry::expected(Some(&entry));
             entry.value.pending_password = Some(StoredSecret::new(new));
             ctx.view.write(&record_name(name), &entry.value, precondition).await?;
             entry = load(ctx, name).await?;
@@ -156,7 +156,7 @@ impl DatabaseEngine {
             return self.rotate(ctx, name).await;
         }
         tracing::warn!(role = %name, "a rotation missed its window and waits for the next");
-        let precondition = precondition(Some(&entry));
+        let precondition = Entry::expected(Some(&entry));
         entry.value.due_at = entry.value.schedule.next(entry.value.rotated_at, now);
         entry.value.retry_at = None;
         ctx.view.write(&record_name(name), &entry.value, precondition).await
@@ -179,7 +179,7 @@ impl DatabaseEngine {
         let statements = entry.value.rotation()?;
         let username = entry.value.username.clone();
         let new = password::for_users_of(ctx, &entry.value).await?;
-        let before = precondition(Some(&entry));
+        let before = Entry::expected(Some(&entry));
         entry.value.pending_password = Some(StoredSecret::new(new.duplicate()));
         entry.value.generation = random_base62(16)?;
         ctx.view.write(&config::record_name(name), &entry.value, before).await?;
@@ -211,7 +211,7 @@ impl DatabaseEngine {
             Err(DriverError::Login { .. }) => false,
             Err(error) => return Err(failure(name, error)),
         };
-        let precondition = precondition(Some(&entry));
+        let precondition = Entry::expected(Some(&entry));
         if accepted {
             entry.value.password = entry.value.pending_password.take();
         } else {
@@ -248,7 +248,7 @@ async fn promote(
     mut entry: Entry<StaticRoleRecord>,
 ) -> Result<(), CoreError> {
     let now = ctx.clock.now();
-    let precondition = precondition(Some(&entry));
+    let precondition = Entry::expected(Some(&entry));
     let role = &mut entry.value;
     role.password = role.pending_password.take();
     role.rotated_at = now;
@@ -277,7 +277,7 @@ async fn note_failure(
     mut entry: Entry<StaticRoleRecord>,
     keep_pending: bool,
 ) -> Result<(), CoreError> {
-    let precondition = precondition(Some(&entry));
+    let precondition = Entry::expected(Some(&entry));
     let role = &mut entry.value;
     let pause = RETRY_SECS_MIN.saturating_mul(1 << role.failures.min(10)).min(RETRY_SECS_MAX);
     role.failures = role.failures.saturating_add(1);

@@ -9,7 +9,7 @@ use super::schedule::Schedule;
 use super::statement::Statements;
 use super::stored::StoredSecret;
 use super::username::NAME_BYTES_MAX;
-use super::{DatabaseEngine, password, precondition};
+use super::{DatabaseEngine, password};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -155,7 +155,7 @@ impl DatabaseEngine {
         before: Entry<StaticRoleRecord>,
         fields: &Fields,
     ) -> Result<Reply, CoreError> {
-        let precondition = precondition(Some(&before));
+        let precondition = Entry::expected(Some(&before));
         let mut role = before.value;
         for (field, kept) in [("db_name", &role.db_name), ("username", &role.username)] {
             if fields.text(field)?.is_some_and(|given| given != *kept) {

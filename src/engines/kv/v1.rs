@@ -89,10 +89,7 @@ impl Engine for PlainKv {
     ) -> Result<Outcome, CoreError> {
         if request.operation == List {
             let names = ctx.view.list(&record_name(request.params.get("path"))).await?;
-            if names.is_empty() {
-                return Err(CoreError::NotFound);
-            }
-            return Ok(Reply::keys(names).into());
+            return Ok(Reply::listing(names)?.into());
         }
         let path = secret_path(&request.params)?;
         let reply = match request.operation {

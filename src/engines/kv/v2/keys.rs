@@ -21,8 +21,7 @@ const CUSTOM_VALUE_BYTES_MAX: usize = 512;
 
 /// `metadata/:path`, listed.
 pub(super) async fn list(ctx: &EngineContext<'_>, dir: &str) -> Result<Reply, CoreError> {
-    let names = ctx.view.list(&store::metadata_name(dir)).await?;
-    if names.is_empty() { Err(CoreError::NotFound) } else { Ok(Reply::keys(names)) }
+    Reply::listing(ctx.view.list(&store::metadata_name(dir)).await?)
 }
 
 /// `metadata/:path`, read.

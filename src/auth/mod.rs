@@ -3,5 +3,7 @@
 pub mod approle;
 pub mod cert;
 pub mod identity;
+#[cfg(test)]
+mod scratch;
 pub mod token;
 pub mod userpass;

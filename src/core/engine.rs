@@ -44,6 +44,14 @@ pub struct MountFacts {
     pub max_ttl: Ttl,
 }
 
+impl MountFacts {
+    /// What the display names of an auth mount begin with: its path below `auth/`.
+    pub fn stem(&self) -> String {
+        let path = self.path.trim_end_matches('/');
+        path.strip_prefix("auth/").unwrap_or(path).replace('/', "-")
+    }
+}
+
 /// What an engine may know about the caller.
 #[derive(Clone, Debug, Default)]
 pub struct CallerFacts {
@@ -286,6 +294,9 @@ pub struct Grant {
     pub alias: String,
     /// What the alias is noted with.
     pub alias_metadata: BTreeMap<String, String>,
+    /// Names of the groups that the method says the caller is in, in its own words.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// The role that matched.
     pub role: String,
     /// Name for people.
@@ -298,6 +309,24 @@ pub struct Grant {
     pub bound_certificate: Option<[u8; 32]>,
     /// When the ground of the identity ends, such as the certificate's end.
     pub not_after: Option<Timestamp>,
+}
+
+impl Grant {
+    /// A token with `token`'s fields for `alias` by `role`: nothing noted, nothing bound, and the
+    /// display name made of the mount and the alias.
+    pub fn new(mount: &MountFacts, alias: String, role: &str, token: TokenParameters) -> Self {
+        Self {
+            display_name: format!("{}-{alias}", mount.stem()),
+            alias,
+            alias_metadata: BTreeMap::new(),
+            groups: Vec::new(),
+            role: role.to_owned(),
+            metadata: BTreeMap::new(),
+            token,
+            bound_certificate: None,
+            not_after: None,
+        }
+    }
 }
 
 /// The token fields that every role of every method has (`token_ttl`, `token_policies`, …).
@@ -394,6 +423,19 @@ pub struct AuthRequest<'a> {
     pub locked: bool,
 }
 
+/// A token that is to be renewed.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal<'a> {
+    /// The role of the grant that the token was made from.
+    pub role: &'a str,
+    /// The alias of that grant.
+    pub alias: &'a str,
+    /// What that grant noted the token with.
+    pub metadata: &'a BTreeMap<String, String>,
+    /// The certificate of the connection that asks.
+    pub peer: Option<&'a Arc<VerifiedPeer>>,
+}
+
 /// Who a log-in says it is, before anything of that is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -452,8 +494,7 @@ pub trait AuthMethod: Send + Sync + 'static {
         Ok(Recognition::NotConcerned)
     }
 
-    /// Judges the renewal of a token that this method gave by `role`: the grant as it would be given
-    /// now. The core takes the lifetimes from it, and refuses the renewal when this fails or names
+    /// Judges the renewal of a token that this method gave: the grant as it would be given now. The core takes the lifetimes from it, and refuses the renewal when this fails or names
     /// another identity or certificate than the token's.
     ///
     /// # Errors
@@ -461,8 +502,7 @@ pub trait AuthMethod: Send + Sync + 'static {
     async fn renewal(
         &self,
         ctx: &EngineContext<'_>,
-        role: &str,
-        peer: Option<&Arc<VerifiedPeer>>,
+        renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError>;
 
     /// Called once after unseal or mounting, before the first request, and after

@@ -55,6 +55,46 @@ pub const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> 
     FieldSpec { name, kind, about }
 }
 
+/// What a route answers to an operation that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// Nothing: 204, or 200 when there are warnings.
+    Nothing,
+    /// These fields below `data`; one called `*` stands for fields that the caller chose.
+    Data(&'static [FieldSpec]),
+    /// As [`Answer::Data`] when there is something to say, else as [`Answer::Nothing`].
+    Maybe(&'static [FieldSpec]),
+    /// `keys`, a list of names, and these fields beside it below `data`.
+    Keys(&'static [FieldSpec]),
+    /// A credential with these fields below `data`, under a lease.
+    Lease(&'static [FieldSpec]),
+    /// A token, below `auth`.
+    Token,
+}
+
+/// What a route answers, by what was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    /// To a read.
+    pub read: Answer,
+    /// To a write of any kind.
+    pub write: Answer,
+    /// To a list.
+    pub list: Answer,
+    /// To a delete.
+    pub delete: Answer,
+}
+
+impl Answers {
+    /// What most routes answer. A read that answers nothing is an error in a table.
+    const USUAL: Self = Self {
+        read: Answer::Data(&[]),
+        write: Answer::Nothing,
+        list: Answer::Keys(&[]),
+        delete: Answer::Nothing,
+    };
+}
+
 /// One route below a mount.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteSpec {
@@ -73,6 +113,8 @@ pub struct RouteSpec {
     /// The fields it knows, of all its operations. Others are answered with a warning, unless the
     /// list holds one called `*`: then the route takes any field.
     pub fields: &'static [FieldSpec],
+    /// What it answers.
+    pub answers: Answers,
 }
 
 /// Shorthand for tables of routes: one for callers whose policies grant the operation.
@@ -83,7 +125,8 @@ pub const fn route(
     operations: &'static [Operation],
     fields: &'static [FieldSpec],
 ) -> RouteSpec {
-    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields }
+    let answers = Answers::USUAL;
+    RouteSpec { name, pattern, summary, access: Access::Caller, operations, fields, answers }
 }
 
 impl RouteSpec {
@@ -102,6 +145,30 @@ impl RouteSpec {
     /// The same for anybody who reaches the listener.
     pub const fn public(mut self) -> Self {
         self.access = Access::Public;
+        self
+    }
+
+    /// The same with this answer to reads.
+    pub const fn reads(mut self, answer: Answer) -> Self {
+        self.answers.read = answer;
+        self
+    }
+
+    /// The same with this answer to writes.
+    pub const fn writes(mut self, answer: Answer) -> Self {
+        self.answers.write = answer;
+        self
+    }
+
+    /// The same with this answer to lists.
+    pub const fn lists(mut self, answer: Answer) -> Self {
+        self.answers.list = answer;
+        self
+    }
+
+    /// The same with this answer to deletes.
+    pub const fn deletes(mut self, answer: Answer) -> Self {
+        self.answers.delete = answer;
         self
     }
 
@@ -221,14 +288,7 @@ mod tests {
     ];
 
     const fn spec(name: &'static str, pattern: &'static str) -> RouteSpec {
-        RouteSpec {
-            name,
-            pattern,
-            summary: "",
-            access: Access::Caller,
-            operations: &[Operation::Read, Operation::Update],
-            fields: &[],
-        }
+        route(name, pattern, "", &[Operation::Read, Operation::Update], &[])
     }
 
     fn found(path: &str) -> (&'static str, Vec<(&'static str, &str)>) {

@@ -287,13 +287,10 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Regi
         Ok(Arc::new(CertMethod::new(trust.clone(), crl_source.clone(), mount)))
     };
     registry.methods.insert("cert", Box::new(cert));
-    let approle = |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(ApproleMethod::new(mount)))
-    };
-    registry.methods.insert("approle", Box::new(approle));
+    registry.methods.insert("approle", Box::new(|_| Ok(Arc::new(ApproleMethod::default()))));
     let work = Arc::new(PasswordWork::new());
-    let userpass = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(UserpassMethod::new(work.clone(), mount)))
+    let userpass = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(UserpassMethod::new(work.clone())))
     };
     registry.methods.insert("userpass", Box::new(userpass));
     registry

@@ -9,7 +9,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::FieldError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field, route};
 
 /// Renders the present values.
 pub type Render = Box<dyn Fn() -> String + Send + Sync>;
@@ -28,19 +28,16 @@ impl MetricsRoutes {
     }
 }
 
-static ROUTES: &[RouteSpec] = &[route(Access::Caller)];
-static PUBLIC_ROUTES: &[RouteSpec] = &[route(Access::Public)];
+static ROUTES: &[RouteSpec] = &[METRICS];
+static PUBLIC_ROUTES: &[RouteSpec] = &[METRICS.public()];
 
-const fn route(access: Access) -> RouteSpec {
-    RouteSpec {
-        name: "metrics",
-        pattern: "metrics",
-        summary: "Metrics in the Prometheus text format.",
-        access,
-        operations: &[Operation::Read],
-        fields: FIELDS,
-    }
-}
+const METRICS: RouteSpec = route(
+    "metrics",
+    "metrics",
+    "Metrics in the Prometheus text format.",
+    &[Operation::Read],
+    FIELDS,
+);
 
 const FIELDS: &[FieldSpec] =
     &[field("format", FieldKind::Text, "Only `prometheus`, which is the default.")];

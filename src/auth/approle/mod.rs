@@ -18,7 +18,7 @@ mod routes;
 mod secret;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::{Mutex as SyncMutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -26,12 +26,11 @@ use tokio::sync::Mutex;
 
 use crate::core::acl::permit::Permit;
 use crate::core::engine::{
-    AuthMethod, AuthOutcome, AuthRequest, Claim, EngineContext, Grant, MountFacts,
+    AuthMethod, AuthOutcome, AuthRequest, Claim, EngineContext, Grant, Renewal,
 };
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::operation::Operation;
-use crate::core::peer::VerifiedPeer;
 use crate::core::reply::Reply;
 use crate::core::route::{Params, RouteSpec};
 use crate::core::token::address_allowed;
@@ -50,36 +49,20 @@ const COUNTERS: usize = 64;
 
 /// One mount of the method.
 pub struct ApproleMethod {
-    /// What display names begin with: the mount's path.
-    stem: String,
     counters: Vec<Mutex<()>>,
     tidied_at: SyncMutex<Option<Timestamp>>,
 }
 
-impl ApproleMethod {
-    /// For the mount with these facts.
-    pub fn new(mount: &MountFacts) -> Self {
-        let path = mount.path.trim_end_matches('/');
+impl Default for ApproleMethod {
+    fn default() -> Self {
         Self {
-            stem: path.strip_prefix("auth/").unwrap_or(path).replace('/', "-"),
             counters: (0..COUNTERS).map(|_| Mutex::new(())).collect(),
             tidied_at: SyncMutex::default(),
         }
     }
+}
 
-    fn grant(&self, name: &str, role: Role) -> Grant {
-        Grant {
-            alias: role.role_id,
-            alias_metadata: BTreeMap::new(),
-            role: name.to_owned(),
-            display_name: format!("{}-{name}", self.stem),
-            metadata: BTreeMap::from([("role_name".to_owned(), name.to_owned())]),
-            token: role.token,
-            bound_certificate: None,
-            not_after: None,
-        }
-    }
-
+impl ApproleMethod {
     async fn login(
         &self,
         ctx: &EngineContext<'_>,
@@ -102,7 +85,7 @@ impl ApproleMethod {
             if request.locked {
                 return Err(CoreError::denied("locked"));
             }
-            return Ok(self.grant(&name, role));
+            return Ok(grant(ctx, &name, role));
         }
         let own = &role.token.bound_cidrs;
         let hash = secret::hash_of(ctx, &role.key, &given);
@@ -112,7 +95,7 @@ impl ApproleMethod {
         };
         let locked = request.locked;
         let used = secret::take(ctx, &role.key, &hash, own, request.remote, locked).await?;
-        let mut grant = self.grant(&name, role);
+        let mut grant = grant(ctx, &name, role);
         if !used.token_bound_cidrs.is_empty() {
             grant.token.bound_cidrs = used.token_bound_cidrs;
         }
@@ -290,12 +273,11 @@ impl AuthMethod for ApproleMethod {
     async fn renewal(
         &self,
         ctx: &EngineContext<'_>,
-        role: &str,
-        _peer: Option<&Arc<VerifiedPeer>>,
+        renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
-        let found = ctx.view.get::<Role>(&at(role)).await?;
+        let found = ctx.view.get::<Role>(&at(renewal.role)).await?;
         let found = found.ok_or_else(|| CoreError::denied("there is no such role any more"))?;
-        Ok(self.grant(role, found.value))
+        Ok(grant(ctx, renewal.role, found.value))
     }
 
     async fn tick(&self, ctx: &EngineContext<'_>) -> Result<Option<Timestamp>, CoreError> {
@@ -313,6 +295,15 @@ impl AuthMethod for ApproleMethod {
             secret::tidy(ctx).await?;
         }
         Ok(Some(now.plus(TIDY_EVERY)))
+    }
+}
+
+fn grant(ctx: &EngineContext<'_>, name: &str, role: Role) -> Grant {
+    Grant {
+        // To people, the role's name says more than its ID.
+        display_name: format!("{}-{name}", ctx.mount.stem()),
+        metadata: BTreeMap::from([("role_name".to_owned(), name.to_owned())]),
+        ..Grant::new(ctx.mount, role.role_id, name, role.token)
     }
 }
 

@@ -3,49 +3,24 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
-use crate::core::hold::HoldCell;
-use crate::core::policy::template::TemplateValues;
-use crate::core::records::kinds;
-use crate::core::route;
-use crate::core::scratch::{NOW, Scratch};
-use crate::core::view::View;
-use crate::types::id::{MountAccessor, NamespaceId};
-use crate::types::path::ApiPath;
-use crate::types::time::{Clock, ManualClock};
+use crate::auth::scratch::{Call, answered, granted, renewal_of};
+use crate::core::scratch::{Scratch, ScratchMount};
 
 struct Mount {
     method: ApproleMethod,
-    facts: MountFacts,
-    view: View,
-    manual: Arc<ManualClock>,
-    clock: Arc<dyn Clock>,
-    hold: HoldCell,
+    mount: ScratchMount,
 }
 
 impl Mount {
     fn new(scratch: &Scratch) -> Self {
-        let facts = MountFacts {
-            path: "auth/approle/".into(),
-            accessor: MountAccessor::new("auth_approle_1"),
-            options: BTreeMap::new(),
-            default_ttl: Ttl::from_secs(3600),
-            max_ttl: Ttl::from_secs(86_400),
-        };
-        let records = scratch.reopened(scratch.storage.clone());
-        let manual = Arc::new(ManualClock::new(NOW));
         Self {
-            method: ApproleMethod::new(&facts),
-            facts,
-            view: View::new(records, NamespaceId::ROOT, kinds::AUTH_DATA, "m/".into()),
-            clock: manual.clone(),
-            manual,
-            hold: HoldCell::default(),
+            method: ApproleMethod::default(),
+            mount: ScratchMount::new(scratch, "auth/approle/"),
         }
     }
 
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock, hold: &self.hold }
+        self.mount.ctx()
     }
 
     async fn call(
@@ -55,21 +30,12 @@ impl Mount {
         body: Value,
         locked: bool,
     ) -> Result<AuthOutcome, CoreError> {
-        let (route, params) = route::select(routes::ROUTES, path, operation).unwrap();
-        let full = ApiPath::parse(&format!("auth/approle/{path}")).unwrap();
-        let acl = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
-        let permit = acl.authorize(&CheckRequest::new(&full, operation)).unwrap();
-        let fields = Fields::new(body.as_object().unwrap().clone());
-        let remote = std::net::IpAddr::from([127, 0, 0, 1]);
-        let request = AuthRequest { operation, route, params, fields, peer: None, remote, locked };
-        self.method.handle(&self.ctx(), &permit, request).await
+        let call = Call { locked, ..Call::new(operation, path, body) };
+        call.to(&self.method, &self.mount).await
     }
 
     async fn answer(&self, operation: Operation, path: &str, body: Value) -> Value {
-        match self.call(operation, path, body, false).await.unwrap() {
-            AuthOutcome::Respond(reply) => reply.data.map_or(Value::Null, Value::Object),
-            AuthOutcome::Login(_) => panic!("a log-in"),
-        }
+        answered(self.call(operation, path, body, false).await.unwrap())
     }
 
     async fn write(&self, path: &str, body: Value) -> Value {
@@ -101,10 +67,7 @@ impl Mount {
         locked: bool,
     ) -> Result<Grant, CoreError> {
         let body = json!({ "role_id": role, "secret_id": secret["secret_id"] });
-        match self.call(Operation::Update, "login", body, locked).await? {
-            AuthOutcome::Login(grant) => Ok(*grant),
-            AuthOutcome::Respond(_) => panic!("no log-in"),
-        }
+        Ok(granted(self.call(Operation::Update, "login", body, locked).await?))
     }
 
     async fn reason(&self, role: &str, secret: &Value, locked: bool) -> String {
@@ -117,8 +80,8 @@ impl Mount {
     async fn rows(&self) -> usize {
         let mut rows = 0;
         for dir in ["secret/", "accessor/"] {
-            for key in self.view.list(dir).await.unwrap() {
-                rows += self.view.list(&format!("{dir}{key}")).await.unwrap().len();
+            for key in self.mount.view.list(dir).await.unwrap() {
+                rows += self.mount.view.list(&format!("{dir}{key}")).await.unwrap().len();
             }
         }
         rows
@@ -152,11 +115,11 @@ async fn a_role_id_and_a_secret_id_are_a_log_in() {
     assert_eq!(noted, notes);
     assert_eq!(grant.token.policies, ["a"]);
     // Neither of the two is anywhere in clear but in the role.
-    for name in mount.view.list("secret/").await.unwrap() {
-        for hash in mount.view.list(&format!("secret/{name}")).await.unwrap() {
+    for name in mount.mount.view.list("secret/").await.unwrap() {
+        for hash in mount.mount.view.list(&format!("secret/{name}")).await.unwrap() {
             assert!(!hash.contains(&text(&secret["secret_id"])));
             let at = format!("secret/{name}{hash}");
-            let record = mount.view.get_record(&at).await.unwrap().unwrap();
+            let record = mount.mount.view.get_record(&at).await.unwrap().unwrap();
             let body = String::from_utf8(record.body.expose().to_vec()).unwrap();
             assert!(!body.contains(&text(&secret["secret_id"])), "{body}");
         }
@@ -195,9 +158,9 @@ async fn what_does_not_belong_together_is_refused() {
         (anew.as_str(), mount.reason(&anew, &secret, false).await.as_str()),
         (web.as_str(), NO_SECRET)
     );
-    let renewed = mount.method.renewal(&mount.ctx(), "web", None).await.unwrap();
+    let renewed = mount.method.renewal(&mount.ctx(), renewal_of("web", None)).await.unwrap();
     assert_eq!(renewed.alias, web);
-    assert!(mount.method.renewal(&mount.ctx(), "gone", None).await.is_err());
+    assert!(mount.method.renewal(&mount.ctx(), renewal_of("gone", None)).await.is_err());
 }
 
 #[tokio::test]
@@ -228,34 +191,36 @@ async fn what_has_expired_is_refused_and_removed() {
     let role = mount.role("web", json!({ "secret_id_ttl": "10m" })).await;
     let (short, long) =
         (mount.secret("web", json!({ "ttl": 60 })).await, mount.secret("web", json!({})).await);
-    mount.manual.advance(Duration::from_secs(59));
+    mount.mount.manual.advance(Duration::from_secs(59));
     mount.try_login(&role, &short, false).await.unwrap();
-    mount.manual.advance(Duration::from_secs(1));
+    mount.mount.manual.advance(Duration::from_secs(1));
     assert_eq!(mount.write("role/web/secret-id/lookup", short.clone()).await, Value::Null);
     assert_eq!(mount.reason(&role, &short, false).await, "the secret ID has expired");
     assert_eq!(mount.reason(&role, &short, false).await, NO_SECRET);
     assert_eq!(mount.rows().await, 2);
     mount.try_login(&role, &long, false).await.unwrap();
     // Nobody has to ask: tidying finds it, by hand or once an hour.
-    mount.manual.advance(Duration::from_secs(600));
+    mount.mount.manual.advance(Duration::from_secs(600));
     mount.write("tidy/secret-id", json!({})).await;
     assert_eq!(mount.rows().await, 0);
     mount.secret("web", json!({})).await;
     mount.method.tick(&mount.ctx()).await.unwrap();
-    mount.manual.advance(Duration::from_secs(3599));
+    mount.mount.manual.advance(Duration::from_secs(3599));
     mount.method.tick(&mount.ctx()).await.unwrap();
     assert_eq!(mount.rows().await, 2);
-    mount.manual.advance(Duration::from_secs(1));
+    mount.mount.manual.advance(Duration::from_secs(1));
     mount.method.tick(&mount.ctx()).await.unwrap();
     assert_eq!(mount.rows().await, 0);
     // What an interrupted deletion has left is found as well, and what lives is not.
     mount.secret("web", json!({})).await;
     mount
+        .mount
         .view
         .write("secret/gone/x", &1, crate::core::records::Precondition::Absent)
         .await
         .unwrap();
     mount
+        .mount
         .view
         .write("accessor/old/x", &1, crate::core::records::Precondition::Absent)
         .await

@@ -156,6 +156,7 @@ impl Compiled {
         let metadata = self.metadata(peer);
         Ok(Grant {
             alias,
+            groups: Vec::new(),
             alias_metadata: if settings.enable_identity_alias_metadata {
                 metadata.clone()
             } else {

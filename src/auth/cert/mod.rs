@@ -31,13 +31,13 @@ use tokio::sync::Mutex;
 use crate::core::acl::permit::Permit;
 use crate::core::crl_source::CrlSource;
 use crate::core::engine::{
-    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Recognition,
+    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Recognition, Renewal,
 };
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::peer::VerifiedPeer;
 use crate::core::reply::Reply;
-use crate::core::route::{Access, FieldKind, Params, RouteSpec, field};
+use crate::core::route::{FieldKind, Params, RouteSpec, field, route};
 use crate::core::token::with_token_fields;
 use crate::core::trust::{RoleTrust, TrustStore, TrustVerdict};
 use crate::core::view::Entry;
@@ -54,13 +54,12 @@ const ROLES_MAX: usize = 4096;
 const REASONS_MAX: usize = 8;
 
 static ROUTES: &[RouteSpec] = &[
-    RouteSpec {
-        name: "cert-role",
-        pattern: "certs/:name",
-        summary: "A role: which certificates get which policies.",
-        access: Access::Caller,
-        operations: &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
-        fields: with_token_fields![
+    route(
+        "cert-role",
+        "certs/:name",
+        "A role: which certificates get which policies.",
+        &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
+        with_token_fields![
             field(
                 "allowed_common_names",
                 FieldKind::List,
@@ -109,22 +108,14 @@ static ROUTES: &[RouteSpec] = &[
                 "Trust this configured bundle or trust domain alone."
             ),
         ],
-    },
-    RouteSpec {
-        name: "cert-roles",
-        pattern: "certs",
-        summary: "The names of the roles.",
-        access: Access::Caller,
-        operations: &[Operation::List],
-        fields: &[],
-    },
-    RouteSpec {
-        name: "crl",
-        pattern: "crls/:name",
-        summary: "A certificate revocation list.",
-        access: Access::Caller,
-        operations: &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
-        fields: &[
+    ),
+    route("cert-roles", "certs", "The names of the roles.", &[Operation::List], &[]),
+    route(
+        "crl",
+        "crls/:name",
+        "A certificate revocation list.",
+        &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
+        &[
             field("crl", FieldKind::Text, "The list, in PEM."),
             field(
                 "url",
@@ -137,22 +128,14 @@ static ROUTES: &[RouteSpec] = &[
                 "refuse (default) or accept: what a stale list is worth.",
             ),
         ],
-    },
-    RouteSpec {
-        name: "crls",
-        pattern: "crls",
-        summary: "The names of the revocation lists.",
-        access: Access::Caller,
-        operations: &[Operation::List],
-        fields: &[],
-    },
-    RouteSpec {
-        name: "cert-config",
-        pattern: "config",
-        summary: "Settings of the mount.",
-        access: Access::Caller,
-        operations: &[Operation::Read, Operation::Update],
-        fields: &[
+    ),
+    route("crls", "crls", "The names of the revocation lists.", &[Operation::List], &[]),
+    route(
+        "cert-config",
+        "config",
+        "Settings of the mount.",
+        &[Operation::Read, Operation::Update],
+        &[
             field("disable_binding", FieldKind::Boolean, "Do not bind tokens to the certificate."),
             field(
                 "enable_identity_alias_metadata",
@@ -160,15 +143,15 @@ static ROUTES: &[RouteSpec] = &[
                 "Note the certificate's facts with the identity.",
             ),
         ],
-    },
-    RouteSpec {
-        name: "cert-login",
-        pattern: "login",
-        summary: "A token for the certificate of the connection.",
-        access: Access::Public,
-        operations: &[Operation::Update],
-        fields: &[field("name", FieldKind::Text, "The role; without it exactly one must match.")],
-    },
+    ),
+    route(
+        "cert-login",
+        "login",
+        "A token for the certificate of the connection.",
+        &[Operation::Update],
+        &[field("name", FieldKind::Text, "The role; without it exactly one must match.")],
+    )
+    .public(),
 ];
 
 /// Everything that a decision needs, parsed once.
@@ -414,11 +397,11 @@ impl AuthMethod for CertMethod {
     async fn renewal(
         &self,
         ctx: &EngineContext<'_>,
-        role: &str,
-        peer: Option<&Arc<VerifiedPeer>>,
+        renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
+        let peer = renewal.peer;
         let peer = peer.ok_or_else(|| CoreError::denied("the client presented no certificate"))?;
-        self.grant(ctx, peer, Some(role)).await
+        self.grant(ctx, peer, Some(renewal.role)).await
     }
 
     async fn load(&self, ctx: &EngineContext<'_>) -> Result<(), CoreError> {

@@ -1,24 +1,14 @@
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use super::*;
-use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
+use crate::auth::scratch::{Call, answered, granted, renewal_of};
 use crate::core::crl_source::NoCrlSource;
-use crate::core::fields::Fields;
-use crate::core::hold::HoldCell;
-use crate::core::policy::template::TemplateValues;
-use crate::core::records::kinds;
-use crate::core::route;
-use crate::core::scratch::{NOW, Scratch};
+use crate::core::scratch::{NOW, Scratch, ScratchMount};
 use crate::core::spiffe::TrustDomain;
 use crate::core::trust::TrustBundle;
-use crate::core::view::View;
 use crate::crypto::x509::Anchors;
 use crate::pki::{Ca, Issued, NOT_BEFORE_SECS, Spec};
-use crate::types::id::{MountAccessor, NamespaceId};
-use crate::types::path::ApiPath;
-use crate::types::time::{Clock, ManualClock, Timestamp, Ttl};
+use crate::types::time::{Timestamp, Ttl};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
 const NOW_SECS: u64 = 1_800_000_000;
@@ -26,10 +16,7 @@ const NOW_SECS: u64 = 1_800_000_000;
 struct Mount {
     method: CertMethod,
     trust: Arc<TrustStore>,
-    facts: MountFacts,
-    view: View,
-    clock: Arc<dyn Clock>,
-    hold: HoldCell,
+    mount: ScratchMount,
     _scratch: Scratch,
 }
 
@@ -39,28 +26,17 @@ impl Mount {
         let scratch = Scratch::new();
         let trust = Arc::new(TrustStore::new());
         trust.set_bundles(vec![bundle("corp", "example.org", ca)]);
-        let facts = MountFacts {
-            path: "auth/cert/".into(),
-            accessor: MountAccessor::new("auth_cert_1"),
-            options: BTreeMap::new(),
-            default_ttl: Ttl::from_secs(3600),
-            max_ttl: Ttl::from_secs(86_400),
-        };
-        let view =
-            View::new(scratch.records.clone(), NamespaceId::ROOT, kinds::AUTH_DATA, "m/".into());
+        let mount = ScratchMount::new(&scratch, "auth/cert/");
         Self {
-            method: CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &facts),
+            method: CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &mount.facts),
             trust,
-            facts,
-            view,
-            clock: Arc::new(ManualClock::new(NOW)),
-            hold: HoldCell::default(),
+            mount,
             _scratch: scratch,
         }
     }
 
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock, hold: &self.hold }
+        self.mount.ctx()
     }
 
     async fn call(
@@ -70,33 +46,20 @@ impl Mount {
         body: Value,
         peer: Option<&Arc<VerifiedPeer>>,
     ) -> Result<AuthOutcome, CoreError> {
-        let (route, params) = route::find(ROUTES, path).unwrap();
-        let full = ApiPath::parse(&format!("auth/cert/{path}")).unwrap();
-        let acl = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
-        let permit = acl.authorize(&CheckRequest::new(&full, operation)).unwrap();
-        let fields = Fields::new(object(body));
-        let remote = std::net::IpAddr::from([127, 0, 0, 1]);
-        let locked = false;
-        let request = AuthRequest { operation, route, params, fields, peer, remote, locked };
-        self.method.handle(&self.ctx(), &permit, request).await
+        let call = Call { peer, ..Call::new(operation, path, body) };
+        call.to(&self.method, &self.mount).await
     }
 
     async fn write(&self, path: &str, body: Value) -> Result<(), CoreError> {
         self.call(Operation::Update, path, body, None).await.map(|_| ())
     }
 
-    async fn read(&self, path: &str) -> Result<Map<String, Value>, CoreError> {
-        match self.call(Operation::Read, path, json!({}), None).await? {
-            AuthOutcome::Respond(reply) => Ok(reply.data.unwrap()),
-            AuthOutcome::Login(_) => panic!("a log-in"),
-        }
+    async fn read(&self, path: &str) -> Result<Value, CoreError> {
+        Ok(answered(self.call(Operation::Read, path, json!({}), None).await?))
     }
 
     async fn login(&self, peer: &Arc<VerifiedPeer>, body: Value) -> Result<Grant, CoreError> {
-        match self.call(Operation::Update, "login", body, Some(peer)).await? {
-            AuthOutcome::Login(grant) => Ok(*grant),
-            AuthOutcome::Respond(_) => panic!("no log-in"),
-        }
+        Ok(granted(self.call(Operation::Update, "login", body, Some(peer)).await?))
     }
 
     async fn identify(&self, peer: &Arc<VerifiedPeer>) -> Result<Grant, CoreError> {
@@ -369,7 +332,7 @@ async fn renewal_asks_for_the_certificate_again() {
     mount.write("certs/web", role).await.unwrap();
     let (first, sibling) = (svid(&ca, "web"), svid(&ca, "db"));
     let renewed = async |peer: Option<&Arc<VerifiedPeer>>| {
-        mount.method.renewal(&mount.ctx(), "web", peer).await
+        mount.method.renewal(&mount.ctx(), renewal_of("web", peer)).await
     };
     let grant = renewed(Some(&first)).await.unwrap();
     assert_eq!(
@@ -464,7 +427,7 @@ async fn what_is_stored_is_in_force_after_a_restart_and_gone_when_unloaded() {
     mount.method.unload();
     assert!(mount.trust.accepts(web.leaf(), &[], later).is_err());
     let trust = Arc::new(TrustStore::new());
-    let again = CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &mount.facts);
+    let again = CertMethod::new(trust.clone(), Arc::new(NoCrlSource), &mount.mount.facts);
     // The handshake comes before the first request, so loading must not wait for one.
     again.load(&mount.ctx()).await.unwrap();
     trust.accepts(web.leaf(), &[], NOW).unwrap();

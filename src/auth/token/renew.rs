@@ -1,6 +1,7 @@
 //! Renewing tokens: whoever gave a token is asked again.
 
 use crate::core::context::SystemContext;
+use crate::core::engine::Renewal;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::reply::Reply;
@@ -81,9 +82,19 @@ async fn by_method(
         .mounts
         .by_accessor(mount)
         .ok_or_else(|| CoreError::denied("the auth mount that gave the token is gone"))?;
-    let role = entry.auth_role.as_deref().unwrap_or_default();
+    let entity = match &entry.entity_id {
+        Some(id) => ctx.unsealed.identity.get(id).await?,
+        None => None,
+    }
+    .ok_or_else(|| CoreError::denied("the identity that the token was given to is gone"))?;
     let peer = ctx.connection.peer.as_ref();
-    let grant = mounted.method()?.renewal(&mounted.context(), role, peer).await?;
+    let renewal = Renewal {
+        role: entry.auth_role.as_deref().unwrap_or_default(),
+        alias: &entity.alias.name,
+        metadata: &entry.meta,
+        peer,
+    };
+    let grant = mounted.method()?.renewal(&mounted.context(), renewal).await?;
     let id = ctx.unsealed.identity.id_of(mount, &grant.alias);
     if entry.entity_id.as_ref() != Some(&id) {
         return Err(CoreError::denied("the token was given to another identity"));

@@ -21,11 +21,10 @@ use serde_json::Value;
 
 use crate::core::acl::permit::Permit;
 use crate::core::engine::{
-    AuthMethod, AuthOutcome, AuthRequest, Claim, EngineContext, Grant, MountFacts, TokenParameters,
+    AuthMethod, AuthOutcome, AuthRequest, Claim, EngineContext, Grant, Renewal, TokenParameters,
 };
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
-use crate::core::peer::VerifiedPeer;
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
 use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
@@ -81,29 +80,12 @@ static ROUTES: &[RouteSpec] = &[
 /// One mount of the method.
 pub struct UserpassMethod {
     work: Arc<PasswordWork>,
-    /// What display names begin with: the mount's path.
-    stem: String,
 }
 
 impl UserpassMethod {
-    /// For the mount with these facts; passwords are hashed by `work`.
-    pub fn new(work: Arc<PasswordWork>, mount: &MountFacts) -> Self {
-        let path = mount.path.trim_end_matches('/');
-        let stem = path.strip_prefix("auth/").unwrap_or(path).replace('/', "-");
-        Self { work, stem }
-    }
-
-    fn grant(&self, name: &str, token: TokenParameters) -> Grant {
-        Grant {
-            alias: name.to_owned(),
-            alias_metadata: BTreeMap::new(),
-            role: name.to_owned(),
-            display_name: format!("{}-{name}", self.stem),
-            metadata: BTreeMap::from([("username".to_owned(), name.to_owned())]),
-            token,
-            bound_certificate: None,
-            not_after: None,
-        }
+    /// Passwords are hashed by `work`, which all mounts share.
+    pub fn new(work: Arc<PasswordWork>) -> Self {
+        Self { work }
     }
 
     async fn login(
@@ -126,7 +108,7 @@ impl UserpassMethod {
             None => Err(CoreError::denied("there is no such user")),
             Some(_) if !right => Err(CoreError::denied("wrong password")),
             Some(_) if request.locked => Err(CoreError::denied("locked")),
-            Some(token) => Ok(self.grant(&name, token)),
+            Some(token) => Ok(grant(ctx, &name, token)),
         }
     }
 
@@ -231,18 +213,24 @@ impl AuthMethod for UserpassMethod {
     async fn renewal(
         &self,
         ctx: &EngineContext<'_>,
-        role: &str,
-        _peer: Option<&Arc<VerifiedPeer>>,
+        renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
-        let user = stored(ctx, role).await?;
+        let user = stored(ctx, renewal.role).await?;
         let user = user.ok_or_else(|| CoreError::denied("there is no such user any more"))?;
-        Ok(self.grant(role, user.value.token))
+        Ok(grant(ctx, renewal.role, user.value.token))
     }
 }
 
 /// The name that a log-in gives, in the spelling that users have.
 fn spelled(request: &AuthRequest<'_>) -> String {
     request.params.get("username").to_ascii_lowercase()
+}
+
+fn grant(ctx: &EngineContext<'_>, name: &str, token: TokenParameters) -> Grant {
+    Grant {
+        metadata: BTreeMap::from([("username".to_owned(), name.to_owned())]),
+        ..Grant::new(ctx.mount, name.to_owned(), name, token)
+    }
 }
 
 fn at(name: &str) -> String {

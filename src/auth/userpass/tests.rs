@@ -1,51 +1,30 @@
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::*;
-use crate::core::acl::{Acl, CheckRequest, CompiledPolicy};
-use crate::core::fields::Fields;
-use crate::core::hold::HoldCell;
-use crate::core::policy::template::TemplateValues;
-use crate::core::records::kinds;
-use crate::core::route;
-use crate::core::scratch::{NOW, Scratch};
-use crate::core::view::View;
-use crate::types::id::{MountAccessor, NamespaceId};
-use crate::types::path::ApiPath;
-use crate::types::time::{Clock, ManualClock, Ttl};
+use crate::auth::scratch::{Call, answered, granted, renewal_of};
+use crate::core::scratch::{Scratch, ScratchMount};
+use crate::types::time::Ttl;
 
 struct Mount {
     method: UserpassMethod,
-    facts: MountFacts,
-    view: View,
-    clock: Arc<dyn Clock>,
-    hold: HoldCell,
+    mount: ScratchMount,
     _scratch: Scratch,
 }
 
 impl Mount {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let facts = MountFacts {
-            path: "auth/team/people/".into(),
-            accessor: MountAccessor::new("auth_userpass_1"),
-            options: BTreeMap::new(),
-            default_ttl: Ttl::from_secs(3600),
-            max_ttl: Ttl::from_secs(86_400),
-        };
-        let view =
-            View::new(scratch.records.clone(), NamespaceId::ROOT, kinds::AUTH_DATA, "m/".into());
         Self {
-            method: UserpassMethod::new(Arc::new(PasswordWork::new()), &facts),
-            facts,
-            view,
-            clock: Arc::new(ManualClock::new(NOW)),
-            hold: HoldCell::default(),
+            method: UserpassMethod::new(Arc::new(PasswordWork::new())),
+            mount: ScratchMount::new(&scratch, "auth/team/people/"),
             _scratch: scratch,
         }
     }
 
     fn ctx(&self) -> EngineContext<'_> {
-        EngineContext { mount: &self.facts, view: &self.view, clock: &self.clock, hold: &self.hold }
+        self.mount.ctx()
     }
 
     async fn call(
@@ -55,14 +34,8 @@ impl Mount {
         body: Value,
         locked: bool,
     ) -> Result<AuthOutcome, CoreError> {
-        let (route, params) = route::find(ROUTES, path).unwrap();
-        let full = ApiPath::parse(&format!("auth/team/people/{path}")).unwrap();
-        let acl = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
-        let permit = acl.authorize(&CheckRequest::new(&full, operation)).unwrap();
-        let fields = Fields::new(body.as_object().unwrap().clone());
-        let remote = std::net::IpAddr::from([127, 0, 0, 1]);
-        let request = AuthRequest { operation, route, params, fields, peer: None, remote, locked };
-        self.method.handle(&self.ctx(), &permit, request).await
+        let call = Call { locked, ..Call::new(operation, path, body) };
+        call.to(&self.method, &self.mount).await
     }
 
     async fn write(&self, path: &str, body: Value) -> Result<(), CoreError> {
@@ -70,18 +43,12 @@ impl Mount {
     }
 
     async fn read(&self, path: &str) -> Result<Value, CoreError> {
-        match self.call(Operation::Read, path, json!({}), false).await? {
-            AuthOutcome::Respond(reply) => Ok(Value::Object(reply.data.unwrap())),
-            AuthOutcome::Login(_) => panic!("a log-in"),
-        }
+        Ok(answered(self.call(Operation::Read, path, json!({}), false).await?))
     }
 
     async fn login(&self, name: &str, password: &str, locked: bool) -> Result<Grant, CoreError> {
         let body = json!({ "password": password });
-        match self.call(Operation::Update, &format!("login/{name}"), body, locked).await? {
-            AuthOutcome::Login(grant) => Ok(*grant),
-            AuthOutcome::Respond(_) => panic!("no log-in"),
-        }
+        Ok(granted(self.call(Operation::Update, &format!("login/{name}"), body, locked).await?))
     }
 
     async fn reason(&self, name: &str, password: &str, locked: bool) -> String {
@@ -103,7 +70,7 @@ async fn a_password_is_a_log_in_and_is_never_read_back() {
     assert_eq!(grant.token.policies, ["a", "b"]);
     let shown = mount.read("users/ann").await.unwrap();
     assert_eq!(shown["token_policies"], json!(["a", "b"]));
-    let stored = mount.view.get_record(&at("ann")).await.unwrap().unwrap();
+    let stored = mount.mount.view.get_record(&at("ann")).await.unwrap().unwrap();
     for text in [shown.to_string(), String::from_utf8(stored.body.expose().to_vec()).unwrap()] {
         assert!(!text.contains("correct") && !text.contains("horse"), "{text}");
     }
@@ -126,17 +93,8 @@ async fn only_the_audit_learns_why_a_log_in_is_refused() {
     }
     // Who is claimed is told in one spelling, and only of log-ins.
     for (path, claimed) in [("login/Ann", Some("ann")), ("users/ann", None)] {
-        let (route, params) = route::find(ROUTES, path).unwrap();
-        let request = AuthRequest {
-            operation: Operation::Update,
-            route,
-            params,
-            fields: Fields::default(),
-            peer: None,
-            remote: std::net::IpAddr::from([127, 0, 0, 1]),
-            locked: false,
-        };
-        let claim = mount.method.claim(&request).map(|claim| claim.alias);
+        let call = Call::new(Operation::Update, path, json!({}));
+        let claim = mount.method.claim(&call.request(&mount.method)).map(|claim| claim.alias);
         assert_eq!(claim.as_deref(), claimed);
     }
 }
@@ -184,10 +142,10 @@ async fn what_makes_no_user_is_refused_by_field() {
 async fn who_is_gone_does_not_renew() {
     let mount = Mount::new();
     mount.write("users/ann", json!({ "password": "x", "token_period": 60 })).await.unwrap();
-    let grant = mount.method.renewal(&mount.ctx(), "ann", None).await.unwrap();
+    let grant = mount.method.renewal(&mount.ctx(), renewal_of("ann", None)).await.unwrap();
     assert_eq!((grant.alias.as_str(), grant.token.period), ("ann", Ttl::from_secs(60)));
     mount.call(Operation::Delete, "users/ann", json!({}), false).await.unwrap();
-    let refused = mount.method.renewal(&mount.ctx(), "ann", None).await;
+    let refused = mount.method.renewal(&mount.ctx(), renewal_of("ann", None)).await;
     assert!(matches!(refused, Err(CoreError::Denied { .. })));
     assert_eq!(mount.reason("ann", "x", false).await, "there is no such user");
 }

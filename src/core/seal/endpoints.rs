@@ -23,7 +23,7 @@ use super::super::operation::Operation;
 use super::super::peer::ConnectionInfo;
 use super::super::pipeline::{log_failure, refused_by_audit, summary};
 use super::super::request::Verb;
-use super::super::route::{Access, FieldKind, FieldSpec, RouteSpec, field};
+use super::super::route::{FieldKind, FieldSpec, RouteSpec, field, route};
 use super::super::token::Use;
 use super::rekey::Asker;
 use super::{InitPlan, ceremony_api};
@@ -66,8 +66,7 @@ const fn row(
     operations: &'static [Operation],
     fields: &'static [FieldSpec],
 ) -> Row {
-    let access = Access::Public;
-    Row { kind, spec: RouteSpec { name, pattern, summary, access, operations, fields } }
+    Row { kind, spec: route(name, pattern, summary, operations, fields).public() }
 }
 
 static TABLE: [Row; 12] = [
@@ -534,6 +533,7 @@ fn status_code(fields: &Fields, name: &str, default: u16) -> Result<u16, CoreErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::route::Access;
 
     fn fields(value: Value) -> Fields {
         Fields::new(value.as_object().unwrap().clone())

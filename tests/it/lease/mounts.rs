@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use leasehold::core::acl::permit::Permit;
 use leasehold::core::engine::{
-    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, TokenParameters, TokenType,
+    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, Renewal, TokenParameters, TokenType,
 };
 use leasehold::core::mount::Registry;
 use leasehold::core::operation::Operation;
-use leasehold::core::peer::{ConnectionInfo, VerifiedPeer};
+use leasehold::core::peer::ConnectionInfo;
 use leasehold::core::request::{Request, Verb};
 use leasehold::core::route::{RouteSpec, route};
 use leasehold::core::token::TokenSelector;
@@ -50,8 +50,7 @@ impl AuthMethod for Anybody {
     async fn renewal(
         &self,
         _ctx: &EngineContext<'_>,
-        _role: &str,
-        _peer: Option<&Arc<VerifiedPeer>>,
+        _renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
         Ok(grant())
     }
@@ -61,6 +60,7 @@ fn grant() -> Grant {
     Grant {
         alias: "alice".into(),
         alias_metadata: Default::default(),
+        groups: Vec::new(),
         role: "role".into(),
         display_name: "alice".into(),
         metadata: Default::default(),

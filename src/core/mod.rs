@@ -37,6 +37,7 @@ pub mod scope;
 pub(crate) mod scratch;
 pub mod seal;
 pub mod spiffe;
+pub mod stored;
 pub mod time_seen;
 pub mod token;
 pub mod tools;

@@ -33,7 +33,6 @@ mod schedule;
 mod sql;
 pub mod statement;
 mod static_role;
-mod stored;
 mod target;
 pub mod username;
 

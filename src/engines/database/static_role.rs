@@ -7,7 +7,6 @@ use super::config::{password_statements, take};
 use super::role::refuse_other_credentials;
 use super::schedule::Schedule;
 use super::statement::Statements;
-use super::stored::StoredSecret;
 use super::username::NAME_BYTES_MAX;
 use super::{DatabaseEngine, password};
 use crate::core::engine::EngineContext;
@@ -15,6 +14,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
+use crate::core::stored::StoredSecret;
 use crate::core::view::Entry;
 use crate::types::time::Timestamp;
 

@@ -4,15 +4,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::secret::SecretString;
 
-/// A secret that is part of a stored record.
-pub(super) struct StoredSecret(SecretString);
+/// A secret that is part of a stored record. Its JSON form is the secret itself, so it belongs into
+/// records and never into answers.
+pub struct StoredSecret(SecretString);
 
 impl StoredSecret {
-    pub(super) fn new(secret: SecretString) -> Self {
+    /// Takes over `secret`.
+    pub fn new(secret: SecretString) -> Self {
         Self(secret)
     }
 
-    pub(super) fn secret(&self) -> &SecretString {
+    /// The secret.
+    pub fn secret(&self) -> &SecretString {
         &self.0
     }
 }

@@ -68,5 +68,5 @@ pub(super) fn granted(outcome: AuthOutcome) -> Grant {
 /// The renewal of a token that was given by this role, to an alias of the same name.
 pub(super) fn renewal_of<'a>(role: &'a str, peer: Option<&'a Arc<VerifiedPeer>>) -> Renewal<'a> {
     static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-    Renewal { role, alias: role, metadata: &NOTHING, peer }
+    Renewal { role, alias: role, metadata: &NOTHING, policies: &[], peer }
 }

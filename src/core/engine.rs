@@ -432,6 +432,8 @@ pub struct Renewal<'a> {
     pub alias: &'a str,
     /// What that grant noted the token with.
     pub metadata: &'a BTreeMap<String, String>,
+    /// The token's own policies, which a renewal does not change.
+    pub policies: &'a [String],
     /// The certificate of the connection that asks.
     pub peer: Option<&'a Arc<VerifiedPeer>>,
 }

@@ -92,6 +92,7 @@ async fn by_method(
         role: entry.auth_role.as_deref().unwrap_or_default(),
         alias: &entity.alias.name,
         metadata: &entry.meta,
+        policies: &entry.policies,
         peer,
     };
     let grant = mounted.method()?.renewal(&mounted.context(), renewal).await?;

@@ -44,7 +44,7 @@ impl Verify {
             CliError::system(format!("cannot read {}", error.path.display()))(error.source)
         })?;
         let last_seq = report.head.map(|head| head.seq);
-        if process.output.is_json() || process.output.wants_field() {
+        if process.output.is_document() || process.output.wants_field() {
             let problems: Vec<Value> = report
                 .problems
                 .iter()

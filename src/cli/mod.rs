@@ -21,6 +21,7 @@ pub mod throwaway_postgres;
 mod token;
 mod token_file;
 mod values;
+mod yaml;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr, stdin, stdout};
@@ -58,7 +59,7 @@ enum Connected {
     /// Initialize, unseal, seal and rekey the server
     #[command(subcommand)]
     Operator(operator::Operator),
-    /// Log in with the client certificate and keep the token
+    /// Log in and keep the token
     Login(login::Login),
     /// Read a path
     Read(logical::Read),
@@ -147,7 +148,14 @@ fn execute(args: impl IntoIterator<Item = OsString>, process: &mut Process) -> u
         Ok(line) => line,
         Err(error) => return usage(&error, process),
     };
-    process.output.configure(line.global.format, line.global.field.clone());
+    let format = match line.global.format(process) {
+        Ok(format) => format,
+        Err(error) => {
+            process.output.failure(&error);
+            return error.exit_code();
+        }
+    };
+    process.output.configure(format, line.global.field.clone());
     match run(line, process) {
         Ok(Finish::Done) => 0,
         Ok(Finish::Sealed) => EXIT_REFUSED,

@@ -123,7 +123,7 @@ impl Secrets {
             Self::Move { from, to } => {
                 let reply = session.write("sys/remount", json!({ "from": from, "to": to })).await?;
                 let done = format!("Moved the secrets engine from {from} to {to}");
-                if session.output().is_json() {
+                if session.output().is_document() {
                     session.output().reply(&reply, &done)
                 } else {
                     session.output().success(&done)

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use super::error::CliError;
-use super::table;
+use super::{table, yaml};
 use crate::client::Reply;
 
 /// How data is printed.
@@ -16,6 +16,9 @@ pub enum Format {
     Table,
     /// The server's JSON, for programs.
     Json,
+    /// The same as YAML.
+    #[value(alias = "yml")]
+    Yaml,
 }
 
 /// Where a command's output goes, and in which form.
@@ -65,9 +68,9 @@ impl Output {
         self.field = field;
     }
 
-    /// Whether data is to be printed as JSON.
-    pub fn is_json(&self) -> bool {
-        self.format == Format::Json
+    /// Whether data is to be printed whole, for programs: as JSON or YAML.
+    pub fn is_document(&self) -> bool {
+        self.format != Format::Table
     }
 
     /// Whether one field alone was asked for.
@@ -92,8 +95,8 @@ impl Output {
         if reply.body.is_null() {
             return self.success(done);
         }
-        if self.is_json() {
-            return self.json(&reply.body);
+        if self.is_document() {
+            return self.document(&reply.body);
         }
         let rows = table::reply_rows(&reply.body);
         if rows.is_empty() { self.success(done) } else { self.pairs(&rows) }
@@ -110,8 +113,8 @@ impl Output {
                 None => Err(no_field(&name)),
             };
         }
-        if self.is_json() {
-            return self.json(object);
+        if self.is_document() {
+            return self.document(object);
         }
         let rows: Vec<_> = object
             .as_object()
@@ -122,18 +125,21 @@ impl Output {
         self.pairs(&rows)
     }
 
-    /// Prints `data` as JSON, or `rows` under `headers`.
+    /// Prints `rows` under `headers`; for programs `data`, whole or the one field of it.
     ///
     /// # Errors
-    /// When the output cannot be written.
+    /// A missing field, or output that cannot be written.
     pub fn rows(
         &mut self,
         headers: &[&str],
         rows: &[Vec<String>],
         data: &Value,
     ) -> Result<(), CliError> {
-        if self.is_json() {
-            return self.json(data);
+        if self.wants_field() {
+            return self.object(data);
+        }
+        if self.is_document() {
+            return self.document(data);
         }
         let text = table::columns(headers, rows);
         self.out(&text)
@@ -180,20 +186,23 @@ impl Output {
         self.out(&format!("{text}\n"))
     }
 
-    /// Prints pretty JSON.
+    /// Prints data whole: as YAML when that was asked for, else as indented JSON.
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub fn json(&mut self, value: &Value) -> Result<(), CliError> {
-        self.line(&format!("{value:#}"))
+    pub fn document(&mut self, value: &Value) -> Result<(), CliError> {
+        match self.format {
+            Format::Yaml => self.out(&yaml::rendered(value)),
+            Format::Json | Format::Table => self.line(&format!("{value:#}")),
+        }
     }
 
-    /// Says that something was done: to people only, JSON readers look at the exit status.
+    /// Says that something was done: to people only, programs look at the exit status.
     ///
     /// # Errors
     /// When the output cannot be written.
     pub fn success(&mut self, text: &str) -> Result<(), CliError> {
-        if self.is_json() { Ok(()) } else { self.line(&format!("Success! {text}")) }
+        if self.is_document() { Ok(()) } else { self.line(&format!("Success! {text}")) }
     }
 
     /// A line for the person at the terminal.

@@ -64,7 +64,7 @@ impl Policy {
             }
             Self::Read { name } => {
                 let reply = session.read(&format!("sys/policies/acl/{name}")).await?;
-                if session.output().is_json() || session.output().wants_field() {
+                if session.output().is_document() || session.output().wants_field() {
                     return session.output().reply(&reply, "");
                 }
                 let text = reply.text("policy").ok_or(CliError::Answer("policy"))?.to_owned();

@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
 use super::error::CliError;
 use super::output::{Format, Output};
 use super::token_file::TokenFile;
 use super::values;
-use crate::client::{Client, Reply, Request, Settings, Verb};
+use crate::client::{Client, Reply, Request, Settings, Verb, variable};
 use crate::types::secret::SecretString;
 
 /// Flags that every command takes.
@@ -40,12 +41,30 @@ pub struct GlobalFlags {
     /// Have the answer wrapped in a single-use token that lives this long
     #[arg(long, global = true, value_name = "DURATION")]
     pub wrap_ttl: Option<String>,
-    /// Form of the output
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
-    pub format: Format,
+    /// Form of the output [env: LEASEHOLD_FORMAT] [default: table]
+    #[arg(long, global = true, value_enum, value_name = "FORM")]
+    pub format: Option<Format>,
     /// Print this field alone, exactly as it is
     #[arg(long, global = true, value_name = "NAME")]
     pub field: Option<String>,
+}
+
+impl GlobalFlags {
+    /// The form of the output: as the flag says, else as the environment does.
+    ///
+    /// # Errors
+    /// A form in the environment that there is not.
+    pub fn format(&self, process: &Process) -> Result<Format, CliError> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let Some((name, text)) = variable(&process.env, "FORMAT") else {
+            return Ok(Format::default());
+        };
+        Format::from_str(&text, true).map_err(|_| {
+            CliError::local(format!("{name} is none of table, json, yaml"), format!("unset {name}"))
+        })
+    }
 }
 
 /// Looks up an environment variable.

@@ -277,8 +277,8 @@ impl Capabilities {
         let reply = session.write(target, Value::Object(body)).await?;
         let list = reply.data().get("capabilities").or_else(|| reply.data().get(&path));
         let list = list.cloned().unwrap_or(json!(["deny"]));
-        if session.output().is_json() {
-            return session.output().json(&list);
+        if session.output().is_document() {
+            return session.output().document(&list);
         }
         let names: Vec<&str> =
             list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();

@@ -18,7 +18,7 @@ use connection::{Address, Connections};
 
 pub use error::{ClientError, Refusal};
 pub use request::{Reply, Request, Verb};
-pub use settings::{ADDRESS_DEFAULT, Settings};
+pub use settings::{ADDRESS_DEFAULT, Settings, variable};
 
 /// Attempts made for a read that may be retried, the first included.
 const ATTEMPTS_MAX: u32 = 5;

@@ -48,19 +48,22 @@ impl Default for Settings {
     }
 }
 
+/// The first of `LEASEHOLD_*`, `BAO_*` and `VAULT_*` that is set and not empty, with its name.
+/// `env` looks up one variable.
+pub fn variable(env: &dyn Fn(&str) -> Option<String>, suffix: &str) -> Option<(String, String)> {
+    ["LEASEHOLD_", "BAO_", "VAULT_"].iter().find_map(|prefix| {
+        let name = format!("{prefix}{suffix}");
+        env(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
+    })
+}
+
 impl Settings {
-    /// What `LEASEHOLD_*` says, then what `VAULT_*` says, then the defaults. An empty variable
-    /// counts as not set. `env` looks up one variable.
+    /// What [`variable`] finds, then the defaults. `env` looks up one variable.
     ///
     /// # Errors
     /// The name of a variable whose value makes no sense, and why.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, (String, &'static str)> {
-        let either = |suffix: &str| {
-            ["LEASEHOLD_", "VAULT_"].iter().find_map(|prefix| {
-                let name = format!("{prefix}{suffix}");
-                env(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
-            })
-        };
+        let either = |suffix: &str| variable(env, suffix);
         let text = |suffix: &str| either(suffix).map(|(_, value)| value);
         let timeout = match either("CLIENT_TIMEOUT") {
             None => Duration::from_secs(TIMEOUT_SECS_DEFAULT),
@@ -100,6 +103,8 @@ mod tests {
             ("LEASEHOLD_ADDR", "https://ours:1"),
             ("VAULT_ADDR", "https://theirs:1"),
             ("VAULT_CACERT", "/ca.pem"),
+            ("BAO_CLIENT_KEY", "/bao.key"),
+            ("VAULT_CLIENT_KEY", "/vault.key"),
             ("LEASEHOLD_TOKEN", ""),
             ("VAULT_TOKEN", "t"),
             ("VAULT_NAMESPACE", "team"),
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(settings.token.unwrap().expose(), "t");
         assert_eq!(settings.namespace.as_deref(), Some("team"));
         assert_eq!(settings.timeout, Duration::from_secs(90));
+        assert_eq!(settings.client_key, Some(PathBuf::from("/bao.key")));
         assert_eq!(settings.client_cert, None);
     }
 

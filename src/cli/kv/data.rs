@@ -107,8 +107,8 @@ impl Get {
         if session.output().wants_field() {
             return session.output().object(reply.data().get("data").unwrap_or(&Value::Null));
         }
-        if session.output().is_json() {
-            return session.output().json(&reply.body);
+        if session.output().is_document() {
+            return session.output().document(&reply.body);
         }
         session.output().line(&format!("Secret path: {}\n", place.api("data")))?;
         if let Some(metadata) = member(&reply, "metadata") {
@@ -131,8 +131,8 @@ fn show_deleted(session: &mut Session<'_>, error: &CliError) -> Result<(), CliEr
     if session.output().wants_field() {
         return Ok(());
     }
-    if session.output().is_json() {
-        return session.output().json(&refusal.body);
+    if session.output().is_document() {
+        return session.output().document(&refusal.body);
     }
     session.output().section("Metadata", metadata)
 }
@@ -177,7 +177,7 @@ fn versioned_body(values: Map<String, Value>, cas: Option<u64>) -> Value {
 
 fn written(session: &mut Session<'_>, path: &str, reply: &Reply) -> Result<(), CliError> {
     let done = format!("Data written to: {path}");
-    let plain = session.output().is_json() || session.output().wants_field();
+    let plain = session.output().is_document() || session.output().wants_field();
     match reply.data().as_object() {
         Some(metadata) if !plain && !metadata.contains_key("wrap_info") => {
             session.output().line(&format!("Secret path: {path}\n"))?;

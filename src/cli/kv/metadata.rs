@@ -106,7 +106,7 @@ async fn show(session: &mut Session<'_>, path: &str) -> Result<(), CliError> {
     let Some(data) = reply.data().as_object() else {
         return session.output().reply(&reply, "");
     };
-    if session.output().is_json() || session.output().wants_field() {
+    if session.output().is_document() || session.output().wants_field() {
         return session.output().reply(&reply, "");
     }
     let mut settings = data.clone();

@@ -48,8 +48,8 @@ impl GenerateRoot {
     pub fn decode(&self, process: &mut Process) -> Result<(), CliError> {
         let otp = process.secret(self.otp.as_deref(), "One-time password: ")?;
         let token = decode(self.decode.as_deref().unwrap_or_default(), otp.expose())?;
-        if process.output.is_json() {
-            process.output.json(&json!({ "token": token.expose() }))
+        if process.output.is_document() {
+            process.output.document(&json!({ "token": token.expose() }))
         } else {
             process.output.line(token.expose())
         }

@@ -37,7 +37,7 @@ impl Init {
         }
         let reply = session.write("sys/init", body).await?;
         let data = reply.data();
-        if session.output().is_json() || session.output().wants_field() {
+        if session.output().is_document() || session.output().wants_field() {
             return session.output().object(&json!({
                 "unseal_keys_b64": data.get("keys_base64"),
                 "unseal_keys_hex": data.get("keys"),

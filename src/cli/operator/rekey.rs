@@ -75,7 +75,7 @@ impl Rekey {
         let body = json!({ "key": key.expose(), "nonce": nonce });
         let reply = session.write(target, body).await?;
         if reply.data().get("complete").and_then(Value::as_bool) != Some(true)
-            || session.output().is_json()
+            || session.output().is_document()
             || session.output().wants_field()
         {
             return session.output().object(reply.data());

@@ -33,7 +33,7 @@ pub async fn status(session: &mut Session<'_>) -> Result<Finish, CliError> {
 }
 
 pub(super) fn print(session: &mut Session<'_>, reply: &Reply) -> Result<(), CliError> {
-    if session.output().is_json() || session.output().wants_field() {
+    if session.output().is_document() || session.output().wants_field() {
         return session.output().object(reply.data());
     }
     let rows = rows(reply.data());

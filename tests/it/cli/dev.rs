@@ -289,6 +289,24 @@ fn login_with_a_secret_id_reads_it_from_a_file() {
 }
 
 #[test]
+fn login_with_a_token_keeps_it_and_refuses_one_that_is_not_good() {
+    let (_temp, dev) = fresh();
+    let made = dev.json("admin", &["token", "create", "-policy=default", "-display-name=job"]);
+    let token = made["auth"]["client_token"].as_str().unwrap();
+    dev.refused("admin", &["login", "s.nosuchtokenatall"]);
+    assert!(!dev.home.path().join(".leasehold-token").exists());
+    assert_eq!(dev.ok("admin", &["login", "-no-print", token]), "");
+    let shown = dev.ok("admin", &["-format=yaml", "token", "lookup"]);
+    assert!(shown.contains("\n  display_name: token-job\n"), "{shown}");
+    let from_environment = |name: &str, form: &str| {
+        dev.as_("admin", &["token", "lookup"]).env(name, form).output().unwrap()
+    };
+    let shown = from_environment("BAO_FORMAT", "yaml").stdout;
+    assert!(text(&shown).contains("\n  display_name: token-job\n"));
+    assert_eq!(from_environment("VAULT_FORMAT", "xml").status.code(), Some(1));
+}
+
+#[test]
 fn policies_are_written_read_and_explained() {
     let (_temp, dev) = fresh();
     let file = dev.home.path().join("p.hcl");

@@ -15,6 +15,7 @@ pub mod digest;
 pub mod envelope;
 mod kdf;
 pub mod keyring;
+pub mod otp;
 pub mod password;
 pub mod root;
 pub mod scram;

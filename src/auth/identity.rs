@@ -17,7 +17,7 @@ use crate::core::fields::Fields;
 use crate::core::identity::Entity;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::core::token::policy_names;
 use crate::types::id::{EntityId, MountAccessor};
 
@@ -34,13 +34,43 @@ const UPDATE_FIELDS: &[FieldSpec] = &[
     field("policies", FieldKind::List, "Policies it has however it comes."),
 ];
 
+const ENTITY: &[FieldSpec] = &[
+    field("aliases", FieldKind::Objects(ALIAS), "The names it comes by."),
+    field("creation_time", FieldKind::Time, "When it was made."),
+    field("direct_group_ids", FieldKind::List, "Groups that name it."),
+    field("disabled", FieldKind::Boolean, "Whether it is refused everywhere."),
+    field("group_ids", FieldKind::List, "All groups that it is in."),
+    field("id", FieldKind::Text, "Its id."),
+    field("inherited_group_ids", FieldKind::List, "Groups that it is in by way of others."),
+    field("last_update_time", FieldKind::Time, "When it was last changed."),
+    field("metadata", FieldKind::Map, "Notes, for people and for policies' templates."),
+    field("name", FieldKind::Text, "Its name."),
+    field("policies", FieldKind::List, "Policies it has however it comes."),
+];
+const ALIAS: &[FieldSpec] = &[
+    field("canonical_id", FieldKind::Text, "The entity."),
+    field("creation_time", FieldKind::Time, "When it was made."),
+    field("custom_metadata", FieldKind::Map, "Always empty."),
+    field("id", FieldKind::Text, "Its id."),
+    field("last_update_time", FieldKind::Time, "When it was last changed."),
+    field("local", FieldKind::Boolean, "Always false."),
+    field("merged_from_canonical_ids", FieldKind::List, "Entities that were merged.").or_null(),
+    field("metadata", FieldKind::Map, "What the auth method notes."),
+    field("mount_accessor", FieldKind::Text, "The auth mount."),
+    field("mount_path", FieldKind::Text, "Its path; empty when it is gone."),
+    field("mount_type", FieldKind::Text, "Its kind; empty when it is gone."),
+    field("name", FieldKind::Text, "The name, as the auth mount makes it."),
+];
+
 const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
 
 static ROUTES: &[RouteSpec] = &[
     route("entities", "entity/id", "The ids of all entities.", &[Operation::List], &[]),
-    route("entity", "entity/id/:id", "One entity.", READ_WRITE, UPDATE_FIELDS),
+    route("entity", "entity/id/:id", "One entity.", READ_WRITE, UPDATE_FIELDS)
+        .reads(Answer::Data(ENTITY)),
     route("entity-names", "entity/name", "The names of all entities.", &[Operation::List], &[]),
-    route("entity-by-name", "entity/name/:name", "One entity.", READ_WRITE, UPDATE_FIELDS),
+    route("entity-by-name", "entity/name/:name", "One entity.", READ_WRITE, UPDATE_FIELDS)
+        .reads(Answer::Data(ENTITY)),
     route(
         "entity-alias",
         "entity-alias",
@@ -50,7 +80,11 @@ static ROUTES: &[RouteSpec] = &[
             field("name", FieldKind::Text, "The alias, as the auth mount makes it."),
             field("mount_accessor", FieldKind::Text, "The auth mount."),
         ],
-    ),
+    )
+    .writes(Answer::Data(&[
+        field("canonical_id", FieldKind::Text, "The entity."),
+        field("id", FieldKind::Text, "The alias."),
+    ])),
     route(
         "entity-lookup",
         "lookup/entity",
@@ -62,7 +96,8 @@ static ROUTES: &[RouteSpec] = &[
             field("alias_name", FieldKind::Text, "By its alias, with alias_mount_accessor."),
             field("alias_mount_accessor", FieldKind::Text, "The alias's auth mount."),
         ],
-    ),
+    )
+    .writes(Answer::Maybe(ENTITY)),
 ];
 
 /// The table.

@@ -29,18 +29,30 @@ pub enum FieldKind {
     Duration,
     /// A whole number.
     Integer,
+    /// A list of whole numbers.
+    Integers,
     /// A list of strings.
     List,
     /// An object.
     Map,
-    /// Text that is never answered, logged or audited in clear.
+    /// A number.
+    Number,
+    /// An object with these fields; one called `*` stands for names that the table does not know.
+    Object(&'static [FieldSpec]),
+    /// A list of such objects.
+    Objects(&'static [FieldSpec]),
+    /// Text that is never logged or audited in clear.
     Secret,
     /// Text.
     Text,
+    /// A time of RFC 3339, in UTC.
+    Time,
 }
 
-/// One field of a request.
-#[derive(Clone, Copy, Debug)]
+/// One field of a request, or of an answer.
+///
+/// Requests may leave fields out; answers have them all, and none is null, unless it is said here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldSpec {
     /// Its name.
     pub name: &'static str,
@@ -48,32 +60,78 @@ pub struct FieldSpec {
     pub kind: FieldKind,
     /// What it means, in one line.
     pub about: &'static str,
+    /// Whether an answer may have `null` there.
+    pub nullable: bool,
+    /// Whether an answer may leave it out.
+    pub optional: bool,
+    /// Whether it belongs in the query, also on a route that is written to.
+    pub in_query: bool,
 }
 
 /// Shorthand for tables of fields.
 pub const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> FieldSpec {
-    FieldSpec { name, kind, about }
+    FieldSpec { name, kind, about, nullable: false, optional: false, in_query: false }
 }
 
-/// What a route answers to an operation that succeeded.
-#[derive(Clone, Copy, Debug)]
+impl FieldSpec {
+    /// The same in an answer that may have `null` there.
+    pub const fn or_null(mut self) -> Self {
+        self.nullable = true;
+        self
+    }
+
+    /// The same in an answer that may leave it out.
+    pub const fn if_any(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// The same for reads, lists and deletes of a route that is written to as well. Where nothing is
+    /// written, every field belongs in the query anyway.
+    pub const fn in_query(mut self) -> Self {
+        self.in_query = true;
+        self
+    }
+}
+
+/// What a route answers to an operation that succeeded. A field called `*` stands for fields that the
+/// caller chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Nothing: 204, or 200 when there are warnings.
     Nothing,
-    /// These fields below `data`; one called `*` stands for fields that the caller chose.
+    /// These fields below `data`.
     Data(&'static [FieldSpec]),
     /// As [`Answer::Data`] when there is something to say, else as [`Answer::Nothing`].
     Maybe(&'static [FieldSpec]),
+    /// As [`Answer::Data`], and with 404 when what they describe is gone.
+    OrGone(&'static [FieldSpec]),
+    /// Work that takes time: as [`Answer::Maybe`], with 202 while it is not over.
+    Begun(&'static [FieldSpec]),
+    /// As [`Answer::Data`], with the same fields beside `data` as well.
+    Top(&'static [FieldSpec]),
+    /// These fields alone, without an envelope.
+    Bare(&'static [FieldSpec]),
+    /// These fields alone, with a status that says how things are and that the caller may choose.
+    Health(&'static [FieldSpec]),
+    /// A body of this media type, without an envelope.
+    Raw(&'static str),
     /// `keys`, a list of names, and these fields beside it below `data`.
     Keys(&'static [FieldSpec]),
     /// A credential with these fields below `data`, under a lease.
     Lease(&'static [FieldSpec]),
+    /// A lease that was there before.
+    Renewed,
     /// A token, below `auth`.
     Token,
+    /// A wrapping token, below `wrap_info`.
+    Wrapped,
+    /// Whatever was wrapped.
+    Unwrapped,
 }
 
 /// What a route answers, by what was asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// To a read.
     pub read: Answer,
@@ -93,6 +151,16 @@ impl Answers {
         list: Answer::Keys(&[]),
         delete: Answer::Nothing,
     };
+
+    /// The answer to `operation`.
+    pub const fn to(&self, operation: Operation) -> Answer {
+        match operation {
+            Operation::Read => self.read,
+            Operation::Create | Operation::Patch | Operation::Update => self.write,
+            Operation::List => self.list,
+            Operation::Delete => self.delete,
+        }
+    }
 }
 
 /// One route below a mount.

@@ -18,7 +18,7 @@ use crate::core::error::CoreError;
 use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
 use crate::core::records::{Batch, Precondition};
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, RouteSpec, field, route};
 use crate::core::view::PutOptions;
 
 const ROUTES: &[RouteSpec] = &[route(
@@ -27,7 +27,8 @@ const ROUTES: &[RouteSpec] = &[route(
     "Store, read, list and delete secrets that nobody else sees.",
     &[Create, Read, Update, Delete, List],
     &[field("*", FieldKind::Any, "What to store.")],
-)];
+)
+.reads(Answer::Data(&[field("*", FieldKind::Any, "What is stored.").or_null()]))];
 
 /// Makes the engine: the builder for the registry.
 ///

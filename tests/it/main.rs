@@ -16,6 +16,7 @@ mod access;
 mod audit;
 mod cli;
 mod client;
+mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod database;

@@ -12,21 +12,34 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{FieldKind, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 
 /// The table.
 pub struct AuditRoutes;
 
 static ROUTES: &[RouteSpec] = &[
     route("audit", "audit", "The sinks of the audit, and how they do.", &[Operation::Read], &[])
-        .sudo(),
+        .sudo()
+        .reads(Answer::Top(&[field("*", FieldKind::Object(SINK), "One sink, by its path.")])),
     route(
         "audit-hash",
         "audit-hash/*path",
         "What a text looks like in the audit.",
         &[Operation::Update],
         &[field("input", FieldKind::Secret, "The text.")],
-    ),
+    )
+    .writes(Answer::Top(&[field("hash", FieldKind::Text, "hmac-sha256: and the hash.")])),
+];
+
+const SINK: &[FieldSpec] = &[
+    field("description", FieldKind::Text, "Always empty."),
+    field("healthy", FieldKind::Boolean, "Whether it takes entries."),
+    field("last_entry", FieldKind::Integer, "The number of its last entry.").or_null(),
+    field("local", FieldKind::Boolean, "Always false."),
+    field("options", FieldKind::Map, "Always empty: they are in the configuration."),
+    field("path", FieldKind::Text, "Its name."),
+    field("pending", FieldKind::Integer, "Entries that are not written yet."),
+    field("type", FieldKind::Text, "Its kind."),
 ];
 
 #[async_trait]

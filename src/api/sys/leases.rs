@@ -11,7 +11,7 @@ use crate::core::error::CoreError;
 use crate::core::lease::{BulkProgress, GivenUp, Lease, Owner, Selector};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
-use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::types::id::{EntityId, LeaseId};
 use crate::types::time::Timestamp;
 
@@ -42,7 +42,8 @@ const WAIT: FieldSpec =
 const DRY_RUN: FieldSpec = field("dry_run", FieldKind::Boolean, "Only say what would be revoked.");
 
 static ROUTES: &[RouteSpec] = &[
-    route("lookup", "leases/lookup", "One lease.", WRITE, &[LEASE_ID]),
+    route("lookup", "leases/lookup", "One lease.", WRITE, &[LEASE_ID])
+        .writes(Answer::Data(LEASE)),
     route(
         "list",
         "leases/lookup/*prefix",
@@ -51,14 +52,16 @@ static ROUTES: &[RouteSpec] = &[
         &[],
     )
     .sudo(),
-    route("renew", "leases/renew", "Prolong a lease.", WRITE, &[LEASE_ID, INCREMENT]),
+    route("renew", "leases/renew", "Prolong a lease.", WRITE, &[LEASE_ID, INCREMENT])
+        .writes(Answer::Renewed),
     route(
         "renew-path",
         "leases/renew/*lease_id",
         "Prolong a lease named in the path.",
         WRITE,
         &[INCREMENT],
-    ),
+    )
+    .writes(Answer::Renewed),
     route(
         "revoke",
         "leases/revoke",
@@ -80,7 +83,8 @@ static ROUTES: &[RouteSpec] = &[
         WRITE,
         &[SYNC, DRY_RUN],
     )
-    .sudo(),
+    .sudo()
+    .writes(Answer::Begun(REVOCATION)),
     route(
         "revoke-force",
         "leases/revoke-force/*prefix",
@@ -88,7 +92,8 @@ static ROUTES: &[RouteSpec] = &[
         WRITE,
         &[WAIT, DRY_RUN],
     )
-    .sudo(),
+    .sudo()
+    .writes(Answer::Begun(REVOCATION)),
     route(
         "revoke-where",
         "leases/revoke-where",
@@ -103,7 +108,8 @@ static ROUTES: &[RouteSpec] = &[
             DRY_RUN,
         ],
     )
-    .sudo(),
+    .sudo()
+    .writes(Answer::Begun(REVOCATION)),
     route(
         "search",
         "leases/search",
@@ -119,7 +125,8 @@ static ROUTES: &[RouteSpec] = &[
             field("after", FieldKind::Text, "Where the last page ended."),
         ],
     )
-    .sudo(),
+    .sudo()
+    .writes(Answer::Data(FOUND)),
     route(
         "overdue",
         "leases",
@@ -134,7 +141,8 @@ static ROUTES: &[RouteSpec] = &[
             field("limit", FieldKind::Integer, "Most leases to answer with, up to 1000."),
         ],
     )
-    .sudo(),
+    .sudo()
+    .reads(Answer::Data(FOUND)),
     route(
         "count",
         "leases/count",
@@ -142,7 +150,15 @@ static ROUTES: &[RouteSpec] = &[
         READ,
         &[field("type", FieldKind::Text, "`irrevocable` or `overdue` for those only.")],
     )
-    .sudo(),
+    .sudo()
+    .reads(Answer::Data(&[
+        field(
+            "counts",
+            FieldKind::Object(&[field("*", FieldKind::Integer, "Those of one mount.")]),
+            "By the path of the mount.",
+        ),
+        field("lease_count", FieldKind::Integer, "All together."),
+    ])),
     route(
         "abandon",
         "leases/abandon",
@@ -150,9 +166,87 @@ static ROUTES: &[RouteSpec] = &[
         WRITE,
         &[LEASE_ID],
     )
-    .sudo(),
-    route("operation", "leases/operations/:id", "How far a bulk revocation is.", READ, &[]).sudo(),
-    route("tidy", "leases/tidy", "Look again at everything that is due.", WRITE, &[]).sudo(),
+    .sudo()
+    .writes(Answer::Data(&[
+        field("credential_may_live", FieldKind::Boolean, "Whether its credential may still work."),
+        field("last_error", FieldKind::Text, "What its target said last.").or_null(),
+        field("lease_id", FieldKind::Text, "The lease."),
+        field("role", FieldKind::Text, "The role that it was issued by."),
+        field("target", FieldKind::Text, "The system that its credential is on."),
+    ])),
+    route("operation", "leases/operations/:id", "How far a bulk revocation is.", READ, &[])
+        .sudo()
+        .reads(Answer::Data(PROGRESS)),
+    route("tidy", "leases/tidy", "Look again at everything that is due.", WRITE, &[])
+        .sudo()
+        .writes(Answer::Begun(&[])),
+];
+
+const LEASE: &[FieldSpec] = &[
+    field("attempts", FieldKind::Integer, "How often revoking it was tried."),
+    field("entity_id", FieldKind::Text, "The entity that asked for it.").or_null(),
+    field("expire_time", FieldKind::Time, "When it ends."),
+    field("id", FieldKind::Text, "Its id."),
+    field("issue_time", FieldKind::Time, "When it was issued."),
+    field("last_renewal", FieldKind::Time, "When it was last renewed.").or_null(),
+    field("overdue_since", FieldKind::Time, "Since when revoking it fails.").or_null(),
+    field(
+        "owner",
+        FieldKind::Object(&[
+            field("entity", FieldKind::Text, "An entity.").if_any(),
+            field("token", FieldKind::Text, "A token, by its hash.").if_any(),
+        ]),
+        "Whom it belongs to, and ends with.",
+    ),
+    field("path", FieldKind::Text, "The path that it was asked for at."),
+    field("renewable", FieldKind::Boolean, "Whether it can be renewed."),
+    field("revoke_error", FieldKind::Text, "What its target said last; empty for nothing."),
+    field("role", FieldKind::Text, "The role that it was issued by."),
+    field("state", FieldKind::Text, "active, intent or revoking."),
+    // Below zero when it is overdue.
+    field("ttl", FieldKind::Integer, "Seconds until it ends; below zero when that is past."),
+];
+
+const FOUND: &[FieldSpec] = &[
+    field("lease_count", FieldKind::Integer, "How many are in this answer."),
+    field("leases", FieldKind::Objects(LEASE), "The leases."),
+    field("next", FieldKind::Text, "What to give as `after` for the next page.").or_null(),
+];
+
+const ABANDONED: FieldSpec =
+    field("abandoned", FieldKind::Integer, "How many were forgotten although they may live.");
+const COMPLETE: FieldSpec = field("complete", FieldKind::Boolean, "Whether none is pending.");
+const MAY_LIVE: FieldSpec =
+    field("credentials_that_may_live", FieldKind::List, "Which; of very many the first.");
+const FAILURES: FieldSpec = field(
+    "failures",
+    FieldKind::Objects(&[
+        field("attempts", FieldKind::Integer, "Tries so far."),
+        field("error", FieldKind::Text, "What the last one said."),
+        field("lease_id", FieldKind::Text, "The lease."),
+    ]),
+    "Those that failed so far; they are tried again.",
+);
+const OPERATION_ID: FieldSpec = field("operation_id", FieldKind::Text, "Ask for it by this.");
+const PENDING: FieldSpec = field("pending", FieldKind::Integer, "How many are not dead yet.");
+const REVOKED: FieldSpec = field("revoked", FieldKind::Integer, "How many are dead.");
+const TOTAL: FieldSpec = field("total", FieldKind::Integer, "How many there were.");
+
+const PROGRESS: &[FieldSpec] =
+    &[ABANDONED, COMPLETE, MAY_LIVE, FAILURES, OPERATION_ID, PENDING, REVOKED, TOTAL];
+
+/// As [`PROGRESS`], or what a dry run says.
+const REVOCATION: &[FieldSpec] = &[
+    ABANDONED.if_any(),
+    COMPLETE.if_any(),
+    MAY_LIVE.if_any(),
+    FAILURES.if_any(),
+    OPERATION_ID.if_any(),
+    PENDING.if_any(),
+    REVOKED.if_any(),
+    TOTAL,
+    field("dry_run", FieldKind::Boolean, "True: nothing was done.").if_any(),
+    field("lease_ids", FieldKind::List, "Leases it would revoke; of very many the first.").if_any(),
 ];
 
 #[async_trait]

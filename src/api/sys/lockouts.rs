@@ -9,7 +9,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::types::id::MountAccessor;
 
 /// The table.
@@ -22,7 +22,11 @@ static ROUTES: &[RouteSpec] = &[
         "Who is locked on this node.",
         &[Operation::Read],
         &[field("mount_accessor", FieldKind::Text, "Only those of this auth mount.")],
-    ),
+    )
+    .reads(Answer::Data(&[
+        field("by_namespace", FieldKind::Objects(NAMESPACE), "Those of the one namespace."),
+        field("total", FieldKind::Integer, "How many are locked."),
+    ])),
     route(
         "unlock-user",
         "locked-users/:mount_accessor/unlock/*alias_identifier",
@@ -30,6 +34,21 @@ static ROUTES: &[RouteSpec] = &[
         &[Operation::Update],
         &[],
     ),
+];
+
+const NAMESPACE: &[FieldSpec] = &[
+    field("counts", FieldKind::Integer, "How many are locked."),
+    field(
+        "mount_accessors",
+        FieldKind::Objects(&[
+            field("alias_identifiers", FieldKind::List, "Who is locked."),
+            field("counts", FieldKind::Integer, "How many."),
+            field("mount_accessor", FieldKind::Text, "The auth mount."),
+        ]),
+        "By auth mount.",
+    ),
+    field("namespace_id", FieldKind::Text, "root."),
+    field("namespace_path", FieldKind::Text, "Always empty."),
 ];
 
 #[async_trait]

@@ -9,7 +9,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::FieldError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{Access, FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::route::{Access, Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 
 /// Renders the present values.
 pub type Render = Box<dyn Fn() -> String + Send + Sync>;
@@ -37,7 +37,10 @@ const METRICS: RouteSpec = route(
     "Metrics in the Prometheus text format.",
     &[Operation::Read],
     FIELDS,
-);
+)
+.reads(Answer::Raw(CONTENT_TYPE));
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const FIELDS: &[FieldSpec] =
     &[field("format", FieldKind::Text, "Only `prometheus`, which is the default.")];
@@ -63,7 +66,6 @@ impl SystemRoutes for MetricsRoutes {
             Some(_) => return Err(FieldError::new("format", "must be \"prometheus\"").into()),
         }
         let body = (self.render)().into_bytes();
-        let content_type = "text/plain; version=0.0.4; charset=utf-8";
-        Ok(Reply::empty().shaped(Shape::Raw { content_type, body }))
+        Ok(Reply::empty().shaped(Shape::Raw { content_type: CONTENT_TYPE, body }))
     }
 }

@@ -13,7 +13,7 @@ use crate::core::lockout::LockoutConfig;
 use crate::core::mount::{MountClass, MountConfig, MountEntry, Mounted, NewMount};
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::token::{RoleTokenType, TokenSelector};
 use crate::types::path::ApiPath;
 
@@ -52,16 +52,69 @@ const ENABLE_FIELDS: &[FieldSpec] = &[
     field("plugin_name", FieldKind::Text, "Accepted for compatibility."),
 ];
 
+const CONFIG_SHOWN: &[FieldSpec] = &[
+    field("default_lease_ttl", FieldKind::Duration, "Lifetime of what asks for none."),
+    field("force_no_cache", FieldKind::Boolean, "Always false."),
+    field("listing_visibility", FieldKind::Text, "`hidden`, `unauth`, or empty."),
+    field("max_lease_ttl", FieldKind::Duration, "Longest lifetime."),
+    field("token_type", FieldKind::Text, "Kind of token an auth mount makes.").if_any(),
+];
+const STRINGS: FieldKind = FieldKind::Object(&[field("*", FieldKind::Text, "One option.")]);
+const DESCRIPTION: FieldSpec = field("description", FieldKind::Text, "For people.");
+const MOUNT_SHOWN: &[FieldSpec] = &[
+    field("accessor", FieldKind::Text, "Its lasting handle."),
+    field("config", FieldKind::Object(CONFIG_SHOWN), "What was tuned; zero for the default."),
+    field("deprecation_status", FieldKind::Text, "supported."),
+    DESCRIPTION,
+    field("disabling", FieldKind::Boolean, "Whether it is about to go."),
+    field("external_entropy_access", FieldKind::Boolean, "Always false."),
+    field("local", FieldKind::Boolean, "Always false."),
+    field("options", STRINGS, "For the engine.").or_null(),
+    field("plugin_version", FieldKind::Text, "Always empty: it is built in."),
+    field("running_plugin_version", FieldKind::Text, "Always empty."),
+    field("running_sha256", FieldKind::Text, "Always empty."),
+    field("seal_wrap", FieldKind::Boolean, "Always true: everything is sealed."),
+    field("type", FieldKind::Text, "What is mounted."),
+    field("uuid", FieldKind::Text, "Its id."),
+    field("path", FieldKind::Text, "Where, with a slash at the end.").if_any(),
+];
+const MOUNTS_SHOWN: &[FieldSpec] =
+    &[field("*", FieldKind::Object(MOUNT_SHOWN), "One mount, by its path.")];
+const TUNE_SHOWN: &[FieldSpec] = &[
+    field("audit_non_hmac_request_keys", FieldKind::List, "Request fields audited in clear."),
+    field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
+    field("default_lease_ttl", FieldKind::Duration, "Lifetime of what asks for none."),
+    DESCRIPTION,
+    field("force_no_cache", FieldKind::Boolean, "Always false."),
+    field("listing_visibility", FieldKind::Text, "`hidden`, `unauth`, or empty."),
+    field("max_lease_ttl", FieldKind::Duration, "Longest lifetime."),
+    field("options", STRINGS, "For the engine."),
+    field("token_type", FieldKind::Text, "Kind of token an auth mount makes.").if_any(),
+    field(
+        "user_lockout_config",
+        FieldKind::Object(&[
+            field("lockout_counter_reset", FieldKind::Duration, "When failures are forgotten."),
+            field("lockout_disable", FieldKind::Boolean, "Whether nobody is locked."),
+            field("lockout_duration", FieldKind::Duration, "How long a lock lasts."),
+            field("lockout_threshold", FieldKind::Integer, "How many failures lock."),
+        ]),
+        "When an auth mount locks an identity.",
+    )
+    .if_any(),
+];
+const MIGRATION: FieldSpec = field("migration_id", FieldKind::Text, "Ask for it by this.");
+
 static ROUTES: &[RouteSpec] = &[
-    route("mounts", "mounts", "All secrets engines.", READ, &[]),
-    route("auths", "auth", "All auth methods.", READ, &[]).sudo(),
+    route("mounts", "mounts", "All secrets engines.", READ, &[]).reads(Answer::Top(MOUNTS_SHOWN)),
+    route("auths", "auth", "All auth methods.", READ, &[]).sudo().reads(Answer::Top(MOUNTS_SHOWN)),
     route(
         "tune-mount",
         "mounts/*path/tune",
         "What can be tuned on a secrets engine.",
         READ_WRITE,
         TUNE_FIELDS,
-    ),
+    )
+    .reads(Answer::Top(TUNE_SHOWN)),
     route(
         "tune-auth",
         "auth/*path/tune",
@@ -69,9 +122,13 @@ static ROUTES: &[RouteSpec] = &[
         READ_WRITE,
         TUNE_FIELDS,
     )
-    .sudo(),
-    route("mount", "mounts/*path", "One secrets engine.", ALL, ENABLE_FIELDS),
-    route("auth", "auth/*path", "One auth method.", ALL, ENABLE_FIELDS).sudo(),
+    .sudo()
+    .reads(Answer::Top(TUNE_SHOWN)),
+    route("mount", "mounts/*path", "One secrets engine.", ALL, ENABLE_FIELDS)
+        .reads(Answer::Data(MOUNT_SHOWN)),
+    route("auth", "auth/*path", "One auth method.", ALL, ENABLE_FIELDS)
+        .sudo()
+        .reads(Answer::Data(MOUNT_SHOWN)),
     route(
         "remount",
         "remount",
@@ -82,11 +139,31 @@ static ROUTES: &[RouteSpec] = &[
             field("to", FieldKind::Text, "Where it goes."),
         ],
     )
-    .sudo(),
-    route("remount-status", "remount/status/:id", "A finished move.", READ, &[]),
-    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[]).identified(),
+    .sudo()
+    .writes(Answer::Top(&[MIGRATION])),
+    route("remount-status", "remount/status/:id", "A finished move.", READ, &[]).reads(
+        Answer::Data(&[
+            MIGRATION,
+            field(
+                "migration_info",
+                FieldKind::Object(&[
+                    field("source_mount", FieldKind::Text, "Where it was."),
+                    field("status", FieldKind::Text, "success."),
+                    field("target_mount", FieldKind::Text, "Where it is."),
+                ]),
+                "What was moved.",
+            ),
+        ]),
+    ),
+    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[])
+        .identified()
+        .reads(Answer::Data(&[
+            field("auth", FieldKind::Object(MOUNTS_SHOWN), "Auth methods."),
+            field("secret", FieldKind::Object(MOUNTS_SHOWN), "Secrets engines."),
+        ])),
     route("ui-mount", "internal/ui/mounts/*path", "The mount that serves a path.", READ, &[])
-        .identified(),
+        .identified()
+        .reads(Answer::Data(MOUNT_SHOWN)),
 ];
 
 #[async_trait]

@@ -10,7 +10,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
 
 /// The table.
 pub struct PasswordPolicyRoutes;
@@ -30,14 +30,16 @@ static ROUTES: &[RouteSpec] = &[
         "One password policy.",
         &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update],
         FIELDS,
-    ),
+    )
+    .reads(Answer::Data(&[field("policy", FieldKind::Text, "The password policy.")])),
     route(
         GENERATE,
         "policies/password/:name/generate",
         "A password that the policy generates.",
         &[Operation::Read],
         &[],
-    ),
+    )
+    .reads(Answer::Data(&[field("password", FieldKind::Secret, "The password.")])),
 ];
 
 #[async_trait]

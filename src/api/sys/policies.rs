@@ -13,7 +13,7 @@ use crate::core::policies::StoredPolicy;
 use crate::core::policy::PolicyName;
 use crate::core::policy::template::TemplateValues;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::types::id::{Accessor, EntityId};
 use crate::types::path::ApiPath;
 
@@ -35,31 +35,39 @@ const PATHS: FieldSpec = field("paths", FieldKind::List, "The paths asked about.
 const PATH: FieldSpec = field("path", FieldKind::List, "The same, as older clients call it.");
 
 static ROUTES: &[RouteSpec] = &[
-    route("acl-list", "policies/acl", "Names of all policies.", READ_LIST, &[]),
-    route("acl", "policies/acl/*name", "One policy.", ALL, POLICY_FIELDS),
-    route("policy-list", "policy", "Names of all policies (older path).", READ_LIST, &[]),
-    route("policy", "policy/*name", "One policy (older path).", ALL, POLICY_FIELDS),
+    route("acl-list", "policies/acl", "Names of all policies.", READ_LIST, &[])
+        .reads(Answer::Keys(&[])),
+    route("acl", "policies/acl/*name", "One policy.", ALL, POLICY_FIELDS)
+        .reads(Answer::Data(ACL_SHOWN)),
+    route("policy-list", "policy", "Names of all policies (older path).", READ_LIST, &[])
+        .reads(Answer::Top(NAMES))
+        .lists(Answer::Top(NAMES)),
+    route("policy", "policy/*name", "One policy (older path).", ALL, POLICY_FIELDS)
+        .reads(Answer::Top(POLICY_SHOWN)),
     route(
         "capabilities-self",
         "capabilities-self",
         "What the caller may do at paths.",
         WRITE,
         &[PATHS, PATH],
-    ),
+    )
+    .writes(Answer::Top(CAPABILITIES)),
     route(
         "capabilities",
         "capabilities",
         "What a token may do at paths.",
         WRITE,
         &[PATHS, PATH, field("token", FieldKind::Secret, "The token asked about.")],
-    ),
+    )
+    .writes(Answer::Top(CAPABILITIES)),
     route(
         "capabilities-accessor",
         "capabilities-accessor",
         "What the token behind an accessor may do at paths.",
         WRITE,
         &[PATHS, PATH, field("accessor", FieldKind::Text, "The accessor asked about.")],
-    ),
+    )
+    .writes(Answer::Top(CAPABILITIES)),
     route(
         "explain",
         "explain",
@@ -74,8 +82,55 @@ static ROUTES: &[RouteSpec] = &[
             field("parameters", FieldKind::Map, "With these parameters in the request."),
         ],
     )
-    .sudo(),
-    route("resultant-acl", "internal/ui/resultant-acl", "What the caller may do.", READ, &[]),
+    .sudo()
+    .writes(Answer::Data(EXPLANATION)),
+    route("resultant-acl", "internal/ui/resultant-acl", "What the caller may do.", READ, &[])
+        .reads(Answer::Data(&[field("root", FieldKind::Boolean, "Whether that is everything.")])),
+];
+
+const CAS_REQUIRED: FieldSpec = field("cas_required", FieldKind::Boolean, "Always false.");
+const MODIFIED: FieldSpec =
+    field("modified", FieldKind::Time, "When it was last written.").or_null();
+const NAME: FieldSpec = field("name", FieldKind::Text, "Its name.");
+const VERSION: FieldSpec = field("version", FieldKind::Integer, "How often it was written.");
+const ACL_SHOWN: &[FieldSpec] =
+    &[CAS_REQUIRED, MODIFIED, NAME, field("policy", FieldKind::Text, "The policy."), VERSION];
+const POLICY_SHOWN: &[FieldSpec] =
+    &[CAS_REQUIRED, MODIFIED, NAME, field("rules", FieldKind::Text, "The policy."), VERSION];
+const NAMES: &[FieldSpec] = &[
+    field("keys", FieldKind::List, "The names."),
+    field("policies", FieldKind::List, "The same, as older clients call them."),
+];
+const CAPABILITIES: &[FieldSpec] = &[
+    field("*", FieldKind::List, "What may be done at one path."),
+    field("capabilities", FieldKind::List, "The same, when one path was asked about.").if_any(),
+];
+const RULE: &[FieldSpec] = &[
+    field("capabilities", FieldKind::List, "What it grants."),
+    field("path", FieldKind::Text, "Its path."),
+    field("policies", FieldKind::List, "The policies that have it."),
+];
+const EXPLANATION: &[FieldSpec] = &[
+    field("allowed", FieldKind::Boolean, "The decision."),
+    field("matched", FieldKind::Object(RULE), "The rule that decided.").or_null(),
+    field("missing_capability", FieldKind::Text, "The capability that it lacks.").or_null(),
+    field("operation", FieldKind::Text, "The operation asked about."),
+    field("others", FieldKind::Objects(RULE), "Rules that match as well, best first."),
+    field("path", FieldKind::Text, "The path asked about."),
+    field("policies", FieldKind::List, "The policies that were asked."),
+    field("reason", FieldKind::Text, "Why, in one sentence."),
+    field("refused_parameter", FieldKind::Text, "The parameter that is refused.").or_null(),
+    field("scopes", FieldKind::List, "What the caller is narrowed to.").or_null(),
+    field("sudo", FieldKind::Boolean, "Whether root-protected paths are open here."),
+    field(
+        "unresolved_denials",
+        FieldKind::Objects(&[
+            field("applies", FieldKind::Boolean, "Whether it is why this is denied."),
+            field("path", FieldKind::Text, "Its path, with the template."),
+            field("policy", FieldKind::Text, "The policy that has it."),
+        ]),
+        "Denying rules whose template has no usable value.",
+    ),
 ];
 
 #[async_trait]

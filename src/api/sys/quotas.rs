@@ -10,8 +10,8 @@ use crate::core::error::CoreError;
 use crate::core::operation::Operation::{self, Create, Delete, List, Read, Update};
 use crate::core::quota::{LeaseCount, RateLimit};
 use crate::core::reply::Reply;
-use crate::core::route::FieldKind::{Boolean, Duration, Integer, List as ListOf, Text};
-use crate::core::route::{FieldSpec, Params, RouteSpec, field, route};
+use crate::core::route::FieldKind::{Boolean, Duration, Integer, List as ListOf, Number, Text};
+use crate::core::route::{Answer, FieldSpec, Params, RouteSpec, field, route};
 
 /// The table.
 pub struct QuotaRoutes;
@@ -29,7 +29,7 @@ const KIND: FieldSpec = field("type", Text, "Accepted without effect: the path s
 const RATE_FIELDS: &[FieldSpec] = &[
     field("path", Text, "A mount, a path, or a prefix that ends in *; empty for everything."),
     field("role", Text, "Only callers who stand by this role."),
-    field("rate", Text, "Requests in an interval; a number above zero."),
+    field("rate", Number, "Requests in an interval; above zero."),
     field("interval", Duration, "The interval (default 1s)."),
     field("block_interval", Duration, "How long a client is kept out that went too far."),
     field("group_by", Text, "Who is one client: client (default), ip or none."),
@@ -51,11 +51,35 @@ const CONFIG_FIELDS: &[FieldSpec] = &[
 const ALL: &[Operation] = &[Create, Delete, Read, Update];
 
 static ROUTES: &[RouteSpec] = &[
-    route(CONFIG, "quotas/config", "Settings of all rate limits.", &[Read, Update], CONFIG_FIELDS),
+    route(CONFIG, "quotas/config", "Settings of all rate limits.", &[Read, Update], CONFIG_FIELDS)
+        .reads(Answer::Data(CONFIG_FIELDS)),
     route(RATE_LIMITS, "quotas/rate-limit", "Names of the rate limits.", &[List], &[]),
-    route(RATE_LIMIT, "quotas/rate-limit/:name", "How fast clients may ask.", ALL, RATE_FIELDS),
+    route(RATE_LIMIT, "quotas/rate-limit/:name", "How fast clients may ask.", ALL, RATE_FIELDS)
+        .reads(Answer::Data(RATE_SHOWN)),
     route(LEASE_COUNTS, "quotas/lease-count", "Names of the quotas on leases.", &[List], &[]),
-    route(LEASE_COUNT, "quotas/lease-count/:name", "How many leases may be.", ALL, COUNT_FIELDS),
+    route(LEASE_COUNT, "quotas/lease-count/:name", "How many leases may be.", ALL, COUNT_FIELDS)
+        .reads(Answer::Data(COUNT_SHOWN)),
+];
+
+const RATE_SHOWN: &[FieldSpec] = &[
+    field("block_interval", Duration, "How long a client is kept out that went too far."),
+    field("group_by", Text, "Who is one client."),
+    field("inheritable", Boolean, "Always true."),
+    field("interval", Duration, "The interval."),
+    field("name", Text, "Its name."),
+    field("path", Text, "What it is for; empty for everything."),
+    field("rate", Number, "Requests in an interval."),
+    field("role", Text, "The role that it is for; empty for all."),
+    field("type", Text, "rate-limit."),
+];
+const COUNT_SHOWN: &[FieldSpec] = &[
+    field("counter", Integer, "How many leases there are."),
+    field("inheritable", Boolean, "Always true."),
+    field("max_leases", Integer, "Most leases at a time."),
+    field("name", Text, "Its name."),
+    field("path", Text, "The mount."),
+    field("role", Text, "The role that it is for; empty for all."),
+    field("type", Text, "lease-count."),
 ];
 
 #[async_trait]

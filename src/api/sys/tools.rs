@@ -9,7 +9,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::tools::{self, Encoding};
 use crate::types::secret::SecretString;
 
@@ -27,32 +27,38 @@ const HASH_FIELDS: &[FieldSpec] = &[
     field("algorithm", FieldKind::Text, "sha2-224, sha2-256 (the default), sha2-384, sha2-512."),
     FORMAT,
 ];
+const BYTES: Answer =
+    Answer::Data(&[field("random_bytes", FieldKind::Secret, "The bytes, as `format` says.")]);
+const SUM: Answer = Answer::Data(&[field("sum", FieldKind::Text, "The digest.")]);
 const WRITE: &[Operation] = &[Operation::Update];
 
 static ROUTES: &[RouteSpec] = &[
-    route("random", "tools/random", "Random bytes.", WRITE, RANDOM_FIELDS),
+    route("random", "tools/random", "Random bytes.", WRITE, RANDOM_FIELDS).writes(BYTES),
     route(
         "random-some",
         "tools/random/:urlbytes",
         "So many random bytes, or those of one source.",
         WRITE,
         RANDOM_FIELDS,
-    ),
+    )
+    .writes(BYTES),
     route(
         "random-source",
         "tools/random/:source/:urlbytes",
         "So many random bytes of one source.",
         WRITE,
         RANDOM_FIELDS,
-    ),
-    route("hash", "tools/hash", "The digest of what is sent.", WRITE, HASH_FIELDS),
+    )
+    .writes(BYTES),
+    route("hash", "tools/hash", "The digest of what is sent.", WRITE, HASH_FIELDS).writes(SUM),
     route(
         "hash-by",
         "tools/hash/:urlalgorithm",
         "The digest of what is sent, by one algorithm.",
         WRITE,
         HASH_FIELDS,
-    ),
+    )
+    .writes(SUM),
 ];
 
 #[async_trait]

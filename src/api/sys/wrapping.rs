@@ -9,7 +9,7 @@ use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
-use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::wrap;
 use crate::types::secret::SecretString;
 
@@ -27,11 +27,16 @@ static ROUTES: &[RouteSpec] = &[
         "Wrap what is sent, for the lifetime in the X-Vault-Wrap-TTL header.",
         WRITE,
         &[field("*", FieldKind::Any, "Anything.")],
-    ),
+    )
+    .writes(Answer::Wrapped),
     // The token itself is the credential for these.
     route("lookup", "wrapping/lookup", "What is known of a wrapped answer.", READ_WRITE, TOKEN)
-        .public(),
-    route("unwrap", "wrapping/unwrap", "The wrapped answer; works once.", WRITE, TOKEN).public(),
+        .public()
+        .reads(FACTS)
+        .writes(FACTS),
+    route("unwrap", "wrapping/unwrap", "The wrapped answer; works once.", WRITE, TOKEN)
+        .public()
+        .writes(Answer::Unwrapped),
     route(
         "rewrap",
         "wrapping/rewrap",
@@ -39,8 +44,15 @@ static ROUTES: &[RouteSpec] = &[
         WRITE,
         TOKEN,
     )
-    .public(),
+    .public()
+    .writes(Answer::Wrapped),
 ];
+
+const FACTS: Answer = Answer::Data(&[
+    field("creation_path", FieldKind::Text, "The path of the request that it answers."),
+    field("creation_time", FieldKind::Time, "When it was wrapped."),
+    field("creation_ttl", FieldKind::Duration, "How long it can be unwrapped, from then on."),
+]);
 
 #[async_trait]
 impl SystemRoutes for WrappingRoutes {

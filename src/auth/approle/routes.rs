@@ -1,8 +1,8 @@
 //! The table of paths.
 
 use crate::core::operation::Operation;
-use crate::core::route::{FieldKind, FieldSpec, RouteSpec, field, route};
-use crate::core::token::with_token_fields;
+use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
+use crate::core::token::{with_shown_token_fields, with_token_fields};
 
 const PART: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
 const WRITE: &[Operation] = &[Operation::Update];
@@ -50,8 +50,29 @@ const fn part(
     pattern: &'static str,
     fields: &'static [FieldSpec],
 ) -> RouteSpec {
-    route(name, pattern, "One setting of a role.", PART, fields)
+    let (shown, _) = fields.split_at(1);
+    route(name, pattern, "One setting of a role.", PART, fields).reads(Answer::Data(shown))
 }
+
+/// A secret ID that was made.
+const MADE: &[FieldSpec] = &[
+    SECRET_ID,
+    ACCESSOR,
+    field("secret_id_num_uses", FieldKind::Integer, "How often it can be used; 0 for no limit."),
+    field("secret_id_ttl", FieldKind::Duration, "How long it lives; 0 for no limit."),
+];
+/// What is known of a secret ID.
+const KNOWN: &[FieldSpec] = &[
+    CIDR_LIST,
+    field("creation_time", FieldKind::Time, "When it was made."),
+    field("expiration_time", FieldKind::Time, "When it ends; 0001-01-01T00:00:00Z for never."),
+    field("last_updated_time", FieldKind::Time, "When it was last changed or used."),
+    field("metadata", FieldKind::Map, "Notes on the tokens."),
+    ACCESSOR,
+    field("secret_id_num_uses", FieldKind::Integer, "Uses that are left; 0 for no limit."),
+    field("secret_id_ttl", FieldKind::Duration, "How long it lives in all; 0 for no limit."),
+    TOKEN_CIDRS,
+];
 
 pub(super) static ROUTES: &[RouteSpec] = &[
     route("approle-roles", "role", "The names of the roles.", &[Operation::List], &[]),
@@ -61,14 +82,22 @@ pub(super) static ROUTES: &[RouteSpec] = &[
         "A role: what log-ins need, and what tokens get.",
         &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
         with_token_fields![BIND_SECRET_ID, BOUND_CIDRS, NUM_USES, SECRET_TTL, LOCAL, ROLE_ID],
-    ),
+    )
+    .reads(Answer::Data(with_shown_token_fields![
+        BIND_SECRET_ID,
+        BOUND_CIDRS,
+        NUM_USES,
+        SECRET_TTL,
+        LOCAL
+    ])),
     route(
         "approle-role-id",
         "role/:name/role-id",
         "What the role is logged in by.",
         &[Operation::Read, Operation::Update],
         &[ROLE_ID],
-    ),
+    )
+    .reads(Answer::Data(&[ROLE_ID])),
     part("approle-bind-secret-id", "role/:name/bind-secret-id", &[BIND_SECRET_ID]),
     part("approle-bound-cidrs", "role/:name/secret-id-bound-cidrs", &[BOUND_CIDRS]),
     part("approle-num-uses", "role/:name/secret-id-num-uses", &[NUM_USES]),
@@ -115,28 +144,32 @@ pub(super) static ROUTES: &[RouteSpec] = &[
         "One setting of a role.",
         &[Operation::Read],
         &[LOCAL],
-    ),
+    )
+    .reads(Answer::Data(&[LOCAL])),
     route(
         "approle-secret-id",
         "role/:name/secret-id",
         "A new secret ID; the accessors of all.",
         &[Operation::List, Operation::Update],
         &[METADATA, CIDR_LIST, TOKEN_CIDRS, USES, TTL],
-    ),
+    )
+    .writes(Answer::Data(MADE)),
     route(
         "approle-custom-secret-id",
         "role/:name/custom-secret-id",
         "A secret ID of one's own choice.",
         WRITE,
         &[SECRET_ID, METADATA, CIDR_LIST, TOKEN_CIDRS, USES, TTL],
-    ),
+    )
+    .writes(Answer::Data(MADE)),
     route(
         "approle-secret-id-lookup",
         "role/:name/secret-id/lookup",
         "What is known of a secret ID.",
         WRITE,
         &[SECRET_ID],
-    ),
+    )
+    .writes(Answer::Maybe(KNOWN)),
     route(
         "approle-secret-id-destroy",
         "role/:name/secret-id/destroy",
@@ -150,7 +183,8 @@ pub(super) static ROUTES: &[RouteSpec] = &[
         "What is known of a secret ID, by its accessor.",
         WRITE,
         &[ACCESSOR],
-    ),
+    )
+    .writes(Answer::Data(KNOWN)),
     route(
         "approle-accessor-destroy",
         "role/:name/secret-id-accessor/destroy",
@@ -166,5 +200,6 @@ pub(super) static ROUTES: &[RouteSpec] = &[
         WRITE,
         &[ROLE_ID, SECRET_ID],
     )
-    .public(),
+    .public()
+    .writes(Answer::Token),
 ];

@@ -37,8 +37,8 @@ use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::peer::VerifiedPeer;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, Params, RouteSpec, field, route};
-use crate::core::token::with_token_fields;
+use crate::core::route::{Answer, FieldKind, Params, RouteSpec, field, route};
+use crate::core::token::{with_shown_token_fields, with_token_fields};
 use crate::core::trust::{RoleTrust, TrustStore, TrustVerdict};
 use crate::core::view::Entry;
 use crate::crypto::x509::crl::Crls;
@@ -108,7 +108,20 @@ static ROUTES: &[RouteSpec] = &[
                 "Trust this configured bundle or trust domain alone."
             ),
         ],
-    ),
+    )
+    .reads(Answer::Data(with_shown_token_fields![
+        field("allowed_common_names", FieldKind::List, "Patterns for the common name."),
+        field("allowed_dns_sans", FieldKind::List, "Patterns for DNS names."),
+        field("allowed_email_sans", FieldKind::List, "Patterns for e-mail names."),
+        field("allowed_metadata_extensions", FieldKind::List, "Extensions (OID) noted."),
+        field("allowed_organizational_units", FieldKind::List, "Patterns for the units."),
+        field("allowed_uri_sans", FieldKind::List, "Patterns for URIs and SPIFFE IDs."),
+        field("certificate", FieldKind::Text, "PEM: CAs, or certificates accepted by themselves."),
+        field("display_name", FieldKind::Text, "Name for people."),
+        field("ocsp_enabled", FieldKind::Boolean, "Always false."),
+        field("required_extensions", FieldKind::List, "oid:pattern pairs, all of which match."),
+        field("trust_domain", FieldKind::Text, "The one bundle or trust domain that is trusted."),
+    ])),
     route("cert-roles", "certs", "The names of the roles.", &[Operation::List], &[]),
     route(
         "crl",
@@ -128,7 +141,17 @@ static ROUTES: &[RouteSpec] = &[
                 "refuse (default) or accept: what a stale list is worth.",
             ),
         ],
-    ),
+    )
+    .reads(Answer::Data(&[
+        field("failure", FieldKind::Text, "Why the last fetch failed.").or_null().if_any(),
+        field("fetched_at", FieldKind::Time, "When it was last fetched.").or_null().if_any(),
+        field("issued_at", FieldKind::Time, "When it was issued.").or_null(),
+        field("next_update", FieldKind::Time, "When it is stale.").or_null(),
+        field("on_expiry", FieldKind::Text, "refuse or accept: what it is worth then."),
+        field("revoked_count", FieldKind::Integer, "How many certificates it names."),
+        field("serials", FieldKind::Map, "Their serial numbers; of very many the first."),
+        field("url", FieldKind::Text, "Where it is fetched.").if_any(),
+    ])),
     route("crls", "crls", "The names of the revocation lists.", &[Operation::List], &[]),
     route(
         "cert-config",
@@ -143,7 +166,15 @@ static ROUTES: &[RouteSpec] = &[
                 "Note the certificate's facts with the identity.",
             ),
         ],
-    ),
+    )
+    .reads(Answer::Data(&[
+        field("disable_binding", FieldKind::Boolean, "Whether tokens are not bound."),
+        field(
+            "enable_identity_alias_metadata",
+            FieldKind::Boolean,
+            "Whether the identity is noted with the certificate's facts.",
+        ),
+    ])),
     route(
         "cert-login",
         "login",
@@ -151,7 +182,8 @@ static ROUTES: &[RouteSpec] = &[
         &[Operation::Update],
         &[field("name", FieldKind::Text, "The role; without it exactly one must match.")],
     )
-    .public(),
+    .public()
+    .writes(Answer::Token),
 ];
 
 /// Everything that a decision needs, parsed once.

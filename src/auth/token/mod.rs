@@ -20,7 +20,7 @@ use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Status};
-use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::core::token::TokenLookup;
 use crate::types::id::Accessor;
 
@@ -52,44 +52,88 @@ const CREATE_FIELDS: &[FieldSpec] = &[
     field("type", FieldKind::Text, "service (default) or batch."),
 ];
 
+const LOOKUP: &[FieldSpec] = &[
+    field("accessor", FieldKind::Text, "Its accessor.").or_null(),
+    field(
+        "bound_certificate",
+        FieldKind::Object(&[field("x5t#S256", FieldKind::Text, "SHA-256, as in RFC 8705.")]),
+        "The certificate that it is bound to.",
+    )
+    .if_any(),
+    field("bound_cidrs", FieldKind::List, "Addresses that it can be used from.").if_any(),
+    field("creation_time", FieldKind::Integer, "When it was made, in seconds since 1970."),
+    field("creation_ttl", FieldKind::Duration, "Its first lifetime."),
+    field("display_name", FieldKind::Text, "Name for people."),
+    field("entity_id", FieldKind::Text, "Its entity; empty for none."),
+    field("expire_time", FieldKind::Time, "When it ends.").or_null(),
+    field("explicit_max_ttl", FieldKind::Duration, "Maximum lifetime that was fixed; 0 for none."),
+    field("id", FieldKind::Secret, "The token, for whoever showed it; else empty."),
+    field("identity_policies", FieldKind::List, "Policies by its entity.").if_any(),
+    field("issue_time", FieldKind::Time, "When it was made."),
+    field("last_renewal", FieldKind::Time, "When it was last renewed.").if_any(),
+    field("last_renewal_time", FieldKind::Integer, "The same in seconds since 1970.").if_any(),
+    field("lease_owner", FieldKind::Text, "Whom its leases belong to: token or entity.").if_any(),
+    field("meta", FieldKind::Map, "Notes.").or_null(),
+    field("num_uses", FieldKind::Integer, "Uses that are left; 0 for no limit."),
+    field("orphan", FieldKind::Boolean, "Whether it has no parent."),
+    field("path", FieldKind::Text, "Where it was made."),
+    field("period", FieldKind::Duration, "Lifetime that each renewal gives.").if_any(),
+    field("policies", FieldKind::List, "Its policies."),
+    field("renewable", FieldKind::Boolean, "Whether it can be renewed."),
+    field("role", FieldKind::Text, "The role that it was made by.").if_any(),
+    field("scopes", FieldKind::List, "What it is narrowed to.").if_any(),
+    field("ttl", FieldKind::Duration, "What is left of its lifetime; 0 for no end."),
+    field("type", FieldKind::Text, "service, batch, or certificate for who came without one."),
+];
+
 const WRITE: &[Operation] = &[Operation::Update];
 const READ_WRITE: &[Operation] = &[Operation::Read, Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 
 static ROUTES: &[RouteSpec] = &[
-    route("token-create", "create", "Make a token.", WRITE, CREATE_FIELDS),
+    route("token-create", "create", "Make a token.", WRITE, CREATE_FIELDS).writes(Answer::Token),
     route(
         "token-create-role",
         "create/:role",
         "Make a token as a role says.",
         WRITE,
         CREATE_FIELDS,
-    ),
+    )
+    .writes(Answer::Token),
     route(
         "token-create-orphan",
         "create-orphan",
         "Make a token that outlives the caller's.",
         WRITE,
         CREATE_FIELDS,
-    ),
-    route("token-lookup", "lookup", "What a token is.", READ_WRITE, &[TOKEN]),
-    route("token-lookup-self", "lookup-self", "What the caller's token is.", READ_WRITE, &[]),
+    )
+    .writes(Answer::Token),
+    route("token-lookup", "lookup", "What a token is.", READ_WRITE, &[TOKEN])
+        .reads(Answer::Data(LOOKUP))
+        .writes(Answer::Data(LOOKUP)),
+    route("token-lookup-self", "lookup-self", "What the caller's token is.", READ_WRITE, &[])
+        .reads(Answer::Data(LOOKUP))
+        .writes(Answer::Data(LOOKUP)),
     route(
         "token-lookup-accessor",
         "lookup-accessor",
         "What the token behind an accessor is.",
         WRITE,
         &[ACCESSOR],
-    ),
-    route("token-renew", "renew", "Renew a token.", WRITE, &[TOKEN, INCREMENT]),
-    route("token-renew-self", "renew-self", "Renew the caller's token.", WRITE, &[INCREMENT]),
+    )
+    .writes(Answer::Data(LOOKUP)),
+    route("token-renew", "renew", "Renew a token.", WRITE, &[TOKEN, INCREMENT])
+        .writes(Answer::Token),
+    route("token-renew-self", "renew-self", "Renew the caller's token.", WRITE, &[INCREMENT])
+        .writes(Answer::Token),
     route(
         "token-renew-accessor",
         "renew-accessor",
         "Renew the token behind an accessor.",
         WRITE,
         &[ACCESSOR, INCREMENT],
-    ),
+    )
+    .writes(Answer::Token),
     route("token-revoke", "revoke", "Revoke a token and its descendants.", WRITE, &[TOKEN]),
     route(
         "token-revoke-self",
@@ -114,14 +158,15 @@ static ROUTES: &[RouteSpec] = &[
     )
     .sudo(),
     route("token-accessors", "accessors", "All accessors.", LIST, &[]).sudo(),
-    route("token-tidy", "tidy", "End what is due now.", WRITE, &[]),
+    route("token-tidy", "tidy", "End what is due now.", WRITE, &[]).writes(Answer::Begun(&[])),
     route(
         "token-role",
         "roles/:role",
         "A role: what tokens made by it may be.",
         &[Operation::Create, Operation::Delete, Operation::Read, Operation::Update],
         roles::FIELDS,
-    ),
+    )
+    .reads(Answer::Data(roles::SHOWN)),
     route("token-roles", "roles", "The names of the roles.", LIST, &[]),
 ];
 

@@ -36,6 +36,26 @@ pub(super) const FIELDS: &[FieldSpec] = &[
     field("token_type", FieldKind::Text, "service, batch, default-service or default-batch."),
 ];
 
+pub(super) const SHOWN: &[FieldSpec] = &[
+    field("allowed_entity_aliases", FieldKind::List, "Always empty."),
+    field("allowed_policies", FieldKind::List, "Policies that may be asked for."),
+    field("allowed_policies_glob", FieldKind::List, "Patterns of them."),
+    field("disallowed_policies", FieldKind::List, "Policies that may not be asked for."),
+    field("disallowed_policies_glob", FieldKind::List, "Patterns of them."),
+    field("explicit_max_ttl", FieldKind::Duration, "Older name of token_explicit_max_ttl."),
+    field("name", FieldKind::Text, "Its name."),
+    field("orphan", FieldKind::Boolean, "Whether tokens have no parent."),
+    field("path_suffix", FieldKind::Text, "Shown at the end of the creation path."),
+    field("period", FieldKind::Duration, "Older name of token_period."),
+    field("renewable", FieldKind::Boolean, "Whether tokens can be renewed."),
+    field("token_bound_cidrs", FieldKind::List, "Addresses the tokens can be used from."),
+    field("token_explicit_max_ttl", FieldKind::Duration, "Maximum fixed when a token is made."),
+    field("token_no_default_policy", FieldKind::Boolean, "Whether the default policy is left out."),
+    field("token_num_uses", FieldKind::Integer, "Uses of each token; 0 for no limit."),
+    field("token_period", FieldKind::Duration, "Lifetime that each renewal gives."),
+    field("token_type", FieldKind::Text, "service, batch, default-service or default-batch."),
+];
+
 pub(super) async fn serve(
     ctx: &SystemContext<'_>,
     operation: Operation,

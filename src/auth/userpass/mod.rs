@@ -27,8 +27,10 @@ use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, FieldSpec, Params, RouteSpec, field, route};
-use crate::core::token::{parameters_json, read_parameters, with_token_fields};
+use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
+use crate::core::token::{
+    parameters_json, read_parameters, with_shown_token_fields, with_token_fields,
+};
 use crate::core::view::Entry;
 
 use user::{User, checked_name, password};
@@ -49,7 +51,8 @@ static ROUTES: &[RouteSpec] = &[
         "A user: the password, and what tokens get.",
         &[Operation::Create, Operation::Read, Operation::Update, Operation::Delete],
         with_token_fields![PASSWORD],
-    ),
+    )
+    .reads(Answer::Data(with_shown_token_fields![])),
     route(
         "userpass-password",
         "users/:username/password",
@@ -74,7 +77,8 @@ static ROUTES: &[RouteSpec] = &[
         &[Operation::Update],
         &[PASSWORD],
     )
-    .public(),
+    .public()
+    .writes(Answer::Token),
 ];
 
 /// One mount of the method.

@@ -12,7 +12,7 @@ use super::super::context::Core;
 use super::super::error::CoreError;
 use super::super::fields::Fields;
 use super::super::route::{FieldKind, FieldSpec, field};
-use super::endpoints::{Answer, Undo};
+use super::endpoints::{Done, Undo};
 use super::generate_root::{GenerateRootOutcome, GenerateRootStatus};
 use super::rekey::{Asker, RekeyOutcome, RekeyPlan, RekeyStatus};
 
@@ -29,6 +29,67 @@ pub(super) const GENERATE_ROOT_FIELDS: &[FieldSpec] = &[
     field("otp", FieldKind::Secret, "the pad under which the token leaves; drawn when left out"),
     field("nonce", FieldKind::Text, "when giving up: the nonce of the attempt"),
     field("pgp_key", FieldKind::Text, "not supported"),
+];
+
+pub(super) const REKEY_SHOWN: &[FieldSpec] = &[
+    field("backup", FieldKind::Boolean, "always false"),
+    field("n", FieldKind::Integer, "how many shares are made"),
+    field("nonce", FieldKind::Text, "which attempt it is; empty for none"),
+    field("pgp_fingerprints", FieldKind::List, "always null").or_null(),
+    field("progress", FieldKind::Integer, "how many shares were given"),
+    field("required", FieldKind::Integer, "how many are needed"),
+    field("started", FieldKind::Boolean, "whether an attempt is under way"),
+    field("t", FieldKind::Integer, "how many of the new shares open"),
+    field("verification_nonce", FieldKind::Text, "which verification it is").if_any(),
+    field("verification_required", FieldKind::Boolean, "the new shares have to be proven first"),
+];
+
+/// As [`REKEY_SHOWN`], or with the last share the new ones.
+pub(super) const REKEYED: &[FieldSpec] = &[
+    field("backup", FieldKind::Boolean, "always false"),
+    field("complete", FieldKind::Boolean, "true when this was the last share").if_any(),
+    field("keys", FieldKind::List, "the new shares, in hexadecimal").if_any(),
+    field("keys_base64", FieldKind::List, "the same in base64").if_any(),
+    field("n", FieldKind::Integer, "how many shares are made").if_any(),
+    field("nonce", FieldKind::Text, "which attempt it is"),
+    field("pgp_fingerprints", FieldKind::List, "always null").or_null(),
+    field("progress", FieldKind::Integer, "how many shares were given").if_any(),
+    field("required", FieldKind::Integer, "how many are needed").if_any(),
+    field("started", FieldKind::Boolean, "whether an attempt is under way").if_any(),
+    field("t", FieldKind::Integer, "how many of the new shares open").if_any(),
+    field("verification_nonce", FieldKind::Text, "which verification it is").if_any(),
+    field("verification_required", FieldKind::Boolean, "the new shares have to be proven first"),
+];
+
+pub(super) const VERIFY_SHOWN: &[FieldSpec] = &[
+    field("n", FieldKind::Integer, "how many new shares there are"),
+    field("nonce", FieldKind::Text, "which verification it is; empty for none"),
+    field("progress", FieldKind::Integer, "how many of them were given"),
+    field("started", FieldKind::Boolean, "whether a verification is under way"),
+    field("t", FieldKind::Integer, "how many of them open"),
+];
+
+/// As [`VERIFY_SHOWN`], or that it is over.
+pub(super) const VERIFIED: &[FieldSpec] = &[
+    field("complete", FieldKind::Boolean, "true when this was the last share").if_any(),
+    field("n", FieldKind::Integer, "how many new shares there are").if_any(),
+    field("nonce", FieldKind::Text, "which verification it is"),
+    field("progress", FieldKind::Integer, "how many of them were given").if_any(),
+    field("started", FieldKind::Boolean, "whether a verification is under way").if_any(),
+    field("t", FieldKind::Integer, "how many of them open").if_any(),
+];
+
+pub(super) const GENERATE_ROOT_SHOWN: &[FieldSpec] = &[
+    field("complete", FieldKind::Boolean, "whether the token was made"),
+    field("encoded_root_token", FieldKind::Text, "the token under the pad; empty until then"),
+    field("encoded_token", FieldKind::Text, "the same"),
+    field("nonce", FieldKind::Text, "which attempt it is; empty for none"),
+    field("otp", FieldKind::Secret, "the pad, told once to who began without one"),
+    field("otp_length", FieldKind::Integer, "how long a pad has to be"),
+    field("pgp_fingerprint", FieldKind::Text, "always empty"),
+    field("progress", FieldKind::Integer, "how many shares were given"),
+    field("required", FieldKind::Integer, "how many are needed"),
+    field("started", FieldKind::Boolean, "whether an attempt is under way"),
 ];
 
 /// `body` with the fields of `further` in it.
@@ -113,7 +174,7 @@ pub(super) async fn rekey_start(
     core: &Arc<Core>,
     fields: &Fields,
     starter: String,
-) -> Result<Answer, CoreError> {
+) -> Result<Done, CoreError> {
     refuse_pgp(fields, &["pgp_keys"])?;
     if fields.boolean("backup")?.unwrap_or(false) {
         return Err(CoreError::field("backup", "is not supported"));
@@ -127,8 +188,8 @@ pub(super) async fn rekey_start(
     rekey_status(core, Asker::Knowing).await
 }
 
-pub(super) async fn rekey_status(core: &Core, asker: Asker<'_>) -> Result<Answer, CoreError> {
-    Ok(Answer::ok(rekey_status_json(&core.rekey_status(asker).await?)))
+pub(super) async fn rekey_status(core: &Core, asker: Asker<'_>) -> Result<Done, CoreError> {
+    Ok(Done::ok(rekey_status_json(&core.rekey_status(asker).await?)))
 }
 
 fn rekey_status_json(status: &RekeyStatus) -> Value {
@@ -153,16 +214,16 @@ pub(super) async fn rekey_cancel(
     core: &Core,
     fields: &Fields,
     asker: Asker<'_>,
-) -> Result<Answer, CoreError> {
+) -> Result<Done, CoreError> {
     let status = core.rekey_status(asker).await?;
     let told = if status.nonce.is_empty() { status.verification_nonce } else { status.nonce };
     core.rekey_cancel(cancelling(fields, asker, told)?.as_deref()).await?;
-    Ok(Answer::empty())
+    Ok(Done::empty())
 }
 
-pub(super) async fn rekey_update(core: &Core, fields: &Fields) -> Result<Answer, CoreError> {
+pub(super) async fn rekey_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
-    Ok(Answer::ok(match core.rekey_update(key.expose(), &nonce).await? {
+    Ok(Done::ok(match core.rekey_update(key.expose(), &nonce).await? {
         RekeyOutcome::More(status) => rekey_status_json(&status),
         RekeyOutcome::Done { keys, nonce, verification_nonce, verify } => {
             let (hex, base64) = keys_json(&keys);
@@ -180,10 +241,10 @@ pub(super) async fn rekey_update(core: &Core, fields: &Fields) -> Result<Answer,
     }))
 }
 
-pub(super) fn verify_status(core: &Core, asker: Asker<'_>) -> Result<Answer, CoreError> {
+pub(super) fn verify_status(core: &Core, asker: Asker<'_>) -> Result<Done, CoreError> {
     let status = core.verification_status(asker)?;
     let (shares, threshold) = status.split.unwrap_or_default();
-    Ok(Answer::ok(json!({
+    Ok(Done::ok(json!({
         "nonce": status.nonce,
         "started": status.split.is_some(),
         "t": threshold,
@@ -196,16 +257,16 @@ pub(super) fn verify_restart(
     core: &Core,
     fields: &Fields,
     asker: Asker<'_>,
-) -> Result<Answer, CoreError> {
+) -> Result<Done, CoreError> {
     let told = core.verification_status(asker)?.nonce;
     core.verification_restart(cancelling(fields, asker, told)?.as_deref())?;
     verify_status(core, asker)
 }
 
-pub(super) async fn verify_update(core: &Core, fields: &Fields) -> Result<Answer, CoreError> {
+pub(super) async fn verify_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
     if core.verification_update(key.expose(), &nonce).await? {
-        return Ok(Answer::ok(json!({ "complete": true, "nonce": nonce })));
+        return Ok(Done::ok(json!({ "complete": true, "nonce": nonce })));
     }
     verify_status(core, Asker::Knowing)
 }
@@ -214,24 +275,21 @@ pub(super) async fn generate_root_start(
     core: &Core,
     fields: &Fields,
     starter: String,
-) -> Result<Answer, CoreError> {
+) -> Result<Done, CoreError> {
     refuse_pgp(fields, &["pgp_key"])?;
     let otp = fields.secret("otp")?.filter(|otp| !otp.expose().is_empty());
     let fresh = core.generate_root_start(otp, starter).await?;
     let status = core.generate_root_status(Asker::Knowing).await?;
     let body = generate_root_json(core, &status);
-    Ok(Answer::ok(match fresh {
+    Ok(Done::ok(match fresh {
         Some(otp) => with(body, json!({ "otp": otp.expose() })),
         None => body,
     }))
 }
 
-pub(super) async fn generate_root_status(
-    core: &Core,
-    asker: Asker<'_>,
-) -> Result<Answer, CoreError> {
+pub(super) async fn generate_root_status(core: &Core, asker: Asker<'_>) -> Result<Done, CoreError> {
     let status = core.generate_root_status(asker).await?;
-    Ok(Answer::ok(generate_root_json(core, &status)))
+    Ok(Done::ok(generate_root_json(core, &status)))
 }
 
 fn generate_root_json(core: &Core, status: &GenerateRootStatus) -> Value {
@@ -253,26 +311,23 @@ pub(super) async fn generate_root_cancel(
     core: &Core,
     fields: &Fields,
     asker: Asker<'_>,
-) -> Result<Answer, CoreError> {
+) -> Result<Done, CoreError> {
     let told = core.generate_root_status(asker).await?.nonce;
     core.generate_root_cancel(cancelling(fields, asker, told)?.as_deref()).await?;
-    Ok(Answer::empty())
+    Ok(Done::empty())
 }
 
-pub(super) async fn generate_root_update(
-    core: &Core,
-    fields: &Fields,
-) -> Result<Answer, CoreError> {
+pub(super) async fn generate_root_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
     match core.generate_root_update(key.expose(), &nonce).await? {
-        GenerateRootOutcome::More(status) => Ok(Answer::ok(generate_root_json(core, &status))),
+        GenerateRootOutcome::More(status) => Ok(Done::ok(generate_root_json(core, &status))),
         GenerateRootOutcome::Done { encoded, accessor, status } => {
             let token = encoded.expose();
             let done =
                 json!({ "complete": true, "encoded_token": token, "encoded_root_token": token });
             let body = with(generate_root_json(core, &status), done);
             let undo = accessor.map_or(Undo::Nothing, Undo::RootToken);
-            Ok(Answer { status: 200, body, undo })
+            Ok(Done { status: 200, body, undo })
         }
     }
 }

@@ -23,7 +23,7 @@ use super::super::operation::Operation;
 use super::super::peer::ConnectionInfo;
 use super::super::pipeline::{log_failure, refused_by_audit, summary};
 use super::super::request::Verb;
-use super::super::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use super::super::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use super::super::token::Use;
 use super::rekey::Asker;
 use super::{InitPlan, ceremony_api};
@@ -69,6 +69,72 @@ const fn row(
     Row { kind, spec: route(name, pattern, summary, operations, fields).public() }
 }
 
+impl Row {
+    /// The same with this answer to reads and writes.
+    const fn answers(mut self, answer: Answer) -> Self {
+        self.spec = self.spec.reads(answer).writes(answer);
+        self
+    }
+
+    /// The same with this answer to writes.
+    const fn writes(mut self, answer: Answer) -> Self {
+        self.spec = self.spec.writes(answer);
+        self
+    }
+
+    /// The same with this answer to deletes.
+    const fn deletes(mut self, answer: Answer) -> Self {
+        self.spec = self.spec.deletes(answer);
+        self
+    }
+}
+
+const INITIALIZED: FieldSpec =
+    field("initialized", FieldKind::Boolean, "whether the store is initialised");
+const SEALED: FieldSpec = field("sealed", FieldKind::Boolean, "whether the keys are forgotten");
+const VERSION: FieldSpec = field("version", FieldKind::Text, "the version of this server");
+const CLUSTER_ID: FieldSpec = field("cluster_id", FieldKind::Text, "not said while sealed");
+const CLUSTER_NAME: FieldSpec = field("cluster_name", FieldKind::Text, "not said while sealed");
+
+const HEALTH: &[FieldSpec] = &[
+    field("clock_skew_ms", FieldKind::Integer, "always 0"),
+    CLUSTER_ID.if_any(),
+    CLUSTER_NAME.if_any(),
+    field("echo_duration_ms", FieldKind::Integer, "always 0"),
+    field("enterprise", FieldKind::Boolean, "always false"),
+    INITIALIZED,
+    field("performance_standby", FieldKind::Boolean, "always false: every node is active"),
+    field("replication_dr_mode", FieldKind::Text, "always disabled"),
+    field("replication_performance_mode", FieldKind::Text, "always disabled"),
+    SEALED,
+    field("server_time_utc", FieldKind::Integer, "seconds since 1970"),
+    field("standby", FieldKind::Boolean, "always false: every node is active"),
+    VERSION,
+];
+
+const SEAL_STATUS: &[FieldSpec] = &[
+    CLUSTER_ID.if_any(),
+    CLUSTER_NAME.if_any(),
+    INITIALIZED,
+    field("migration", FieldKind::Boolean, "always false"),
+    field("n", FieldKind::Integer, "how many shares there are"),
+    field("nonce", FieldKind::Text, "which attempt it is; empty for none"),
+    field("progress", FieldKind::Integer, "how many shares were given"),
+    field("recovery_seal", FieldKind::Boolean, "always false"),
+    SEALED,
+    field("storage_type", FieldKind::Text, "what the store is"),
+    field("t", FieldKind::Integer, "how many shares open"),
+    field("type", FieldKind::Text, "the kind of the seal"),
+    VERSION,
+];
+
+/// Whether it is initialised; to who initialises it, the keys as well.
+const INIT: &[FieldSpec] = &[
+    field("keys", FieldKind::List, "the shares, in hexadecimal"),
+    field("keys_base64", FieldKind::List, "the same in base64"),
+    field("root_token", FieldKind::Secret, "the first token, which may do everything"),
+];
+
 static TABLE: [Row; 12] = [
     row(
         Kind::Init,
@@ -87,8 +153,11 @@ static TABLE: [Row; 12] = [
             field("recovery_threshold", FieldKind::Integer, "not supported"),
             field("recovery_pgp_keys", FieldKind::List, "not supported"),
         ],
-    ),
-    row(Kind::SealStatus, "seal-status", "sys/seal-status", "where the seal stands", LOOK, &[]),
+    )
+    .answers(Answer::Bare(&[INITIALIZED]))
+    .writes(Answer::Bare(INIT)),
+    row(Kind::SealStatus, "seal-status", "sys/seal-status", "where the seal stands", LOOK, &[])
+        .answers(Answer::Bare(SEAL_STATUS)),
     row(
         Kind::Unseal,
         "unseal",
@@ -100,7 +169,8 @@ static TABLE: [Row; 12] = [
             field("reset", FieldKind::Boolean, "forget the shares given so far"),
             field("migrate", FieldKind::Boolean, "not supported"),
         ],
-    ),
+    )
+    .answers(Answer::Bare(SEAL_STATUS)),
     row(
         Kind::Health,
         "health",
@@ -115,8 +185,15 @@ static TABLE: [Row; 12] = [
             field("standbycode", FieldKind::Integer, "every node is active: without effect"),
             field("perfstandbyok", FieldKind::Boolean, "every node is active: without effect"),
         ],
+    )
+    .answers(Answer::Health(HEALTH)),
+    row(Kind::Leader, "leader", "sys/leader", "every node is active", LOOK, &[]).answers(
+        Answer::Bare(&[field(
+            "ha_enabled",
+            FieldKind::Boolean,
+            "always false: there is no leader",
+        )]),
     ),
-    row(Kind::Leader, "leader", "sys/leader", "every node is active", LOOK, &[]),
     row(
         Kind::Rekey,
         "rekey",
@@ -124,7 +201,8 @@ static TABLE: [Row; 12] = [
         "begins, shows or gives up making new shares",
         ATTEMPT,
         ceremony_api::REKEY_FIELDS,
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::REKEY_SHOWN)),
     row(
         Kind::RekeyUpdate,
         "rekey-update",
@@ -132,7 +210,8 @@ static TABLE: [Row; 12] = [
         "takes in one of the old shares",
         WRITE,
         &[KEY, NONCE],
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::REKEYED)),
     row(
         Kind::RekeyVerify,
         "rekey-verify",
@@ -140,7 +219,10 @@ static TABLE: [Row; 12] = [
         "takes in one of the new shares; shows or restarts that",
         ATTEMPT,
         &[KEY, NONCE],
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::VERIFY_SHOWN))
+    .writes(Answer::Bare(ceremony_api::VERIFIED))
+    .deletes(Answer::Bare(ceremony_api::VERIFY_SHOWN)),
     row(
         Kind::GenerateRoot,
         "generate-root",
@@ -148,7 +230,8 @@ static TABLE: [Row; 12] = [
         "begins, shows or gives up making a root token",
         ATTEMPT,
         ceremony_api::GENERATE_ROOT_FIELDS,
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
     row(
         Kind::GenerateRootUpdate,
         "generate-root-update",
@@ -156,7 +239,8 @@ static TABLE: [Row; 12] = [
         "takes in one share",
         WRITE,
         &[KEY, NONCE],
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
     row(
         Kind::GenerateRoot,
         "generate-root-token",
@@ -164,7 +248,8 @@ static TABLE: [Row; 12] = [
         "the same under another name",
         ATTEMPT,
         ceremony_api::GENERATE_ROOT_FIELDS,
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
     row(
         Kind::GenerateRootUpdate,
         "generate-root-token-update",
@@ -172,7 +257,8 @@ static TABLE: [Row; 12] = [
         "the same under another name",
         WRITE,
         &[KEY, NONCE],
-    ),
+    )
+    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
 ];
 
 /// The table: what each path serves, and with which fields.
@@ -207,7 +293,7 @@ pub fn find(verb: Verb, path: &ApiPath) -> Option<Endpoint> {
 
 /// An answer, and what to take back when it cannot leave.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Done {
     pub(super) status: u16,
     pub(super) body: Value,
     pub(super) undo: Undo,
@@ -224,7 +310,7 @@ pub(super) enum Undo {
     Unsealed,
 }
 
-impl Answer {
+impl Done {
     pub(super) fn ok(body: Value) -> Self {
         Self { status: 200, body, undo: Undo::Nothing }
     }
@@ -288,7 +374,7 @@ pub async fn serve(
 }
 
 impl Call<'_> {
-    async fn judged_answer(&self) -> Result<Answer, CoreError> {
+    async fn judged_answer(&self) -> Result<Done, CoreError> {
         if let Some(peer) = &self.connection.peer {
             self.core
                 .trust
@@ -298,7 +384,7 @@ impl Call<'_> {
         self.answer().await
     }
 
-    async fn answer(&self) -> Result<Answer, CoreError> {
+    async fn answer(&self) -> Result<Done, CoreError> {
         let operation = self.endpoint.verb.operation();
         if !self.endpoint.row.spec.operations.contains(&operation) {
             return Err(CoreError::Unsupported);
@@ -306,10 +392,10 @@ impl Call<'_> {
         let (core, fields) = (self.core, self.fields);
         match (self.endpoint.row.kind, operation) {
             (Kind::Health, _) => self.health().await,
-            (Kind::Leader, _) => Ok(Answer::ok(json!({ "ha_enabled": false }))),
+            (Kind::Leader, _) => Ok(Done::ok(json!({ "ha_enabled": false }))),
             (Kind::SealStatus, _) => self.seal_status().await,
             (Kind::Init, Operation::Read) => {
-                Ok(Answer::ok(json!({ "initialized": core.is_initialized().await? })))
+                Ok(Done::ok(json!({ "initialized": core.is_initialized().await? })))
             }
             (Kind::Init, _) => self.init().await,
             (Kind::Unseal, _) => self.unseal().await,
@@ -400,7 +486,7 @@ impl Call<'_> {
         }
     }
 
-    async fn health(&self) -> Result<Answer, CoreError> {
+    async fn health(&self) -> Result<Done, CoreError> {
         // A store that fails must not hide that the server is sealed.
         let initialized = self.core.is_initialized().await.unwrap_or(false);
         let unsealed = matches!(&*self.core.phase(), Phase::Unsealed(_));
@@ -426,10 +512,10 @@ impl Call<'_> {
             body = self.with_cluster(body, status.cluster_id);
         }
         let status = status_code(self.fields, field, default)?;
-        Ok(Answer { status, body, undo: Undo::Nothing })
+        Ok(Done { status, body, undo: Undo::Nothing })
     }
 
-    async fn seal_status(&self) -> Result<Answer, CoreError> {
+    async fn seal_status(&self) -> Result<Done, CoreError> {
         let status = self.core.seal_status().await?;
         let body = json!({
             "type": status.kind,
@@ -444,7 +530,7 @@ impl Call<'_> {
             "recovery_seal": false,
             "storage_type": self.core.storage.name(),
         });
-        Ok(Answer::ok(self.with_cluster(body, status.cluster_id)))
+        Ok(Done::ok(self.with_cluster(body, status.cluster_id)))
     }
 
     /// Which cluster it is; not said while sealed.
@@ -456,7 +542,7 @@ impl Call<'_> {
         }
     }
 
-    async fn unseal(&self) -> Result<Answer, CoreError> {
+    async fn unseal(&self) -> Result<Done, CoreError> {
         if self.fields.boolean("migrate")?.unwrap_or(false) {
             return Err(CoreError::field("migrate", "is not supported: slots stand side by side"));
         }
@@ -472,13 +558,13 @@ impl Call<'_> {
             })?;
             let sealed = self.core.unseal(key.expose()).await?.sealed;
             if was_sealed && !sealed {
-                return Ok(Answer { undo: Undo::Unsealed, ..self.seal_status().await? });
+                return Ok(Done { undo: Undo::Unsealed, ..self.seal_status().await? });
             }
         }
         self.seal_status().await
     }
 
-    async fn init(&self) -> Result<Answer, CoreError> {
+    async fn init(&self) -> Result<Done, CoreError> {
         let fields = self.fields;
         ceremony_api::refuse_pgp(fields, &["pgp_keys", "root_token_pgp_key", "recovery_pgp_keys"])?;
         for name in ["recovery_shares", "recovery_threshold"] {
@@ -505,7 +591,7 @@ impl Call<'_> {
         if let Err(error) = self.core.unseal_automatically().await {
             tracing::error!(%error, reason = error.reason(), "not unsealed after initialising");
         }
-        Ok(Answer::ok(body))
+        Ok(Done::ok(body))
     }
 }
 

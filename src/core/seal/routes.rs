@@ -11,9 +11,9 @@ use super::super::engine::EngineRequest;
 use super::super::error::CoreError;
 use super::super::operation::Operation;
 use super::super::reply::{Reply, Shape};
-use super::super::route::{FieldKind, FieldSpec, RouteSpec, field, route};
+use super::super::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use super::ceremony_api;
-use super::endpoints::{Answer, suite};
+use super::endpoints::{self, suite};
 use super::rekey::Asker;
 use super::rotate::RotationSettings;
 
@@ -39,10 +39,13 @@ const ROTATION: &[FieldSpec] = &[
 
 static ROUTES: &[RouteSpec] = &[
     route("seal", "seal", "forgets the keys; nothing is served until unsealed", UPDATE, &[]).sudo(),
-    route("key-status", "key-status", "the keys in use, and how far re-wrapping is", READ, &[]),
+    route("key-status", "key-status", "the keys in use, and how far re-wrapping is", READ, &[])
+        .reads(Answer::Top(KEY_STATUS)),
     route("rotate", "rotate", "makes a further key and re-wraps everything", UPDATE, SUITE).sudo(),
     route("rotate-keyring", "rotate/keyring", "the same under another name", UPDATE, SUITE).sudo(),
-    route("rotate-config", "rotate/config", "when keys are rotated", READ_UPDATE, ROTATION).sudo(),
+    route("rotate-config", "rotate/config", "when keys are rotated", READ_UPDATE, ROTATION)
+        .sudo()
+        .reads(Answer::Top(ROTATION)),
     route(
         "rotate-keyring-config",
         "rotate/keyring/config",
@@ -50,7 +53,8 @@ static ROUTES: &[RouteSpec] = &[
         READ_UPDATE,
         ROTATION,
     )
-    .sudo(),
+    .sudo()
+    .reads(Answer::Top(ROTATION)),
     route(
         "rotate-root",
         "rotate/root/init",
@@ -58,10 +62,17 @@ static ROUTES: &[RouteSpec] = &[
         ALL,
         ceremony_api::REKEY_FIELDS,
     )
-    .sudo(),
+    .sudo()
+    .reads(Answer::Data(ceremony_api::REKEY_SHOWN))
+    .writes(Answer::Data(ceremony_api::REKEY_SHOWN)),
     route("rotate-root-update", "rotate/root/update", "takes in one old share", UPDATE, SHARE)
-        .sudo(),
-    route("rotate-root-verify", "rotate/root/verify", "takes in one new share", ALL, SHARE).sudo(),
+        .sudo()
+        .writes(Answer::Data(ceremony_api::REKEYED)),
+    route("rotate-root-verify", "rotate/root/verify", "takes in one new share", ALL, SHARE)
+        .sudo()
+        .reads(Answer::Data(ceremony_api::VERIFY_SHOWN))
+        .writes(Answer::Data(ceremony_api::VERIFIED))
+        .deletes(Answer::Data(ceremony_api::VERIFY_SHOWN)),
     route(
         "hold",
         "hold",
@@ -69,7 +80,33 @@ static ROUTES: &[RouteSpec] = &[
         ALL,
         &[field("reason", FieldKind::Text, "why they are held back")],
     )
-    .sudo(),
+    .sudo()
+    .reads(Answer::Data(&[
+        field("held", FieldKind::Boolean, "whether they are held back"),
+        field("reason", FieldKind::Text, "why").or_null(),
+        field("since", FieldKind::Time, "since when").or_null(),
+    ])),
+];
+
+const ENCRYPTIONS: FieldSpec = field("encryptions", FieldKind::Integer, "how often it was used");
+const INSTALLED: FieldSpec = field("install_time", FieldKind::Time, "when it was made");
+const CIPHER: FieldSpec = field("suite", FieldKind::Text, "aes256-gcm or chacha20-poly1305");
+const TERM: FieldSpec = field("term", FieldKind::Integer, "its number");
+const KEY_STATUS: &[FieldSpec] = &[
+    ENCRYPTIONS,
+    INSTALLED,
+    field(
+        "rewrap",
+        FieldKind::Object(&[field("pending", FieldKind::Integer, "records under older keys")]),
+        "how far re-wrapping is",
+    ),
+    CIPHER,
+    TERM,
+    field(
+        "terms",
+        FieldKind::Objects(&[ENCRYPTIONS, INSTALLED, CIPHER, TERM]),
+        "all keys that there are",
+    ),
 ];
 
 #[async_trait]
@@ -123,7 +160,7 @@ impl SystemRoutes for SealRoutes {
     }
 }
 
-fn reply(answer: Answer) -> Reply {
+fn reply(answer: endpoints::Done) -> Reply {
     Reply::data(answer.body)
 }
 

@@ -33,11 +33,11 @@ use super::view::{PutOptions, View};
 
 pub use entry::{LeaseOwner, TokenEntry, TokenKind, TokenLookup};
 pub use issue::{IssuedToken, NewLifetime, NewToken, RenewalBounds, auth_reply};
-pub(crate) use parameters::with_token_fields;
 pub use parameters::{
     address_allowed, cidrs, login_kind, parameters_json, policy_names, read_parameters,
     with_default,
 };
+pub(crate) use parameters::{with_shown_token_fields, with_token_fields};
 pub use plain::{BATCH_PREFIX, SERVICE_PREFIX, SERVICE_TOKEN_BYTES, TOKEN_BYTES_MAX};
 pub use revoke::{TokenSelector, TokenSweep};
 pub use role::{RoleTokenType, TokenRole, TokenRoles};

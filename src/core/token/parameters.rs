@@ -56,6 +56,34 @@ macro_rules! with_token_fields {
 }
 pub(crate) use with_token_fields;
 
+/// The fields of a role's answer: those given, and what [`parameters_json`] shows.
+macro_rules! with_shown_token_fields {
+    ($($field:expr),* $(,)?) => {
+        &[
+            $($field,)*
+            $crate::core::route::field("token_bound_cidrs", $crate::core::route::FieldKind::List,
+                "Addresses or networks that tokens can be used from."),
+            $crate::core::route::field("token_explicit_max_ttl", $crate::core::route::FieldKind::Duration,
+                "Maximum lifetime, fixed when a token is made."),
+            $crate::core::route::field("token_max_ttl", $crate::core::route::FieldKind::Duration,
+                "Maximum lifetime over all renewals."),
+            $crate::core::route::field("token_no_default_policy", $crate::core::route::FieldKind::Boolean,
+                "Whether the default policy is left out."),
+            $crate::core::route::field("token_num_uses", $crate::core::route::FieldKind::Integer,
+                "How often a token can be used; 0 for no limit."),
+            $crate::core::route::field("token_period", $crate::core::route::FieldKind::Duration,
+                "Lifetime that each renewal gives, without a maximum."),
+            $crate::core::route::field("token_policies", $crate::core::route::FieldKind::List,
+                "Policies of the tokens."),
+            $crate::core::route::field("token_ttl", $crate::core::route::FieldKind::Duration,
+                "First lifetime of a token."),
+            $crate::core::route::field("token_type", $crate::core::route::FieldKind::Text,
+                "default, service or batch."),
+        ]
+    };
+}
+pub(crate) use with_shown_token_fields;
+
 /// Reads the token fields of a role over what it had; fields that are not given stay as they are.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::core::fields::Fields;
 use crate::core::operation::Operation::{Create, Delete, List, Patch, Read, Update};
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
-use crate::core::route::{FieldKind, Params, RouteSpec, field, route};
+use crate::core::route::{Answer, FieldKind, Params, RouteSpec, field, route};
 use crate::types::time::Ttl;
 
 const ROUTES: &[RouteSpec] = &[route(
@@ -29,7 +29,8 @@ const ROUTES: &[RouteSpec] = &[route(
     "Store, read, list and delete secrets.",
     &[Create, Read, Update, Delete, List],
     &[field("*", FieldKind::Any, "What to store.")],
-)];
+)
+.reads(Answer::Data(&[field("*", FieldKind::Any, "What is stored.").or_null()]))];
 
 /// The engine of one mount. It has no state beside the store.
 pub(super) struct PlainKv;

@@ -21,6 +21,7 @@ pub mod root;
 pub mod scram;
 pub mod server_trust;
 pub mod shamir;
+pub mod ssh;
 pub mod x509;
 
 #[cfg(test)]

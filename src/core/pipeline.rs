@@ -253,19 +253,37 @@ impl Core {
         let warnings = unknown_fields(found.route, &request.fields);
         let mut reply = match place {
             Place::Mount(mounted, _) if mounted.entry.disabling => return Err(mounted.closing()),
-            Place::Mount(mounted, _) => {
-                let auth = AuthRequest {
-                    operation,
-                    route: found.route,
-                    params: found.params.clone(),
-                    fields: Fields::new(request.fields),
-                    peer: request.connection.peer.as_ref(),
-                    remote: request.connection.remote.ip(),
-                    locked: false,
-                };
-                let path = request.path.as_str();
-                super::login::serve(unsealed, mounted, &permit, auth, path).await?
-            }
+            Place::Mount(mounted, _) => match &mounted.backend {
+                Backend::Auth(_) => {
+                    let auth = AuthRequest {
+                        operation,
+                        route: found.route,
+                        params: found.params.clone(),
+                        fields: Fields::new(request.fields),
+                        peer: request.connection.peer.as_ref(),
+                        remote: request.connection.remote.ip(),
+                        locked: false,
+                    };
+                    let path = request.path.as_str();
+                    super::login::serve(unsealed, mounted, &permit, auth, path).await?
+                }
+                Backend::Secret(engine) => {
+                    let call = EngineRequest {
+                        operation,
+                        route: found.route,
+                        params: found.params.clone(),
+                        fields: Fields::new(request.fields),
+                        merge_patch: false,
+                        caller: &CallerFacts::default(),
+                    };
+                    match engine.handle(&mounted.context(), &permit, call).await? {
+                        Outcome::Respond(reply) => reply,
+                        Outcome::Issue(_) => {
+                            return Err(CoreError::internal("a lease on a route that is public"));
+                        }
+                    }
+                }
+            },
             Place::System(table, _) => {
                 let nobody = Arc::new(Caller::nobody());
                 let ctx = SystemContext {

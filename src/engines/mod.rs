@@ -3,3 +3,7 @@
 pub mod cubbyhole;
 pub mod database;
 pub mod kv;
+#[cfg(test)]
+mod scratch;
+pub mod ssh;
+pub mod totp;

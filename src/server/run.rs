@@ -281,6 +281,8 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Regi
     let mut registry = Registry::default();
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));
+    registry.engines.insert("ssh", Box::new(engines::ssh::build));
+    registry.engines.insert("totp", Box::new(engines::totp::build));
     registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
     let trust = trust.clone();
     let cert = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {

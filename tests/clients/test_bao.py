@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 import unittest
@@ -109,6 +110,61 @@ class Bao(WithBroker):
         self.root("auth", "enable", "-path=other", "cert")
         self.assertIn("other/", self.root_json("auth list"))
         self.root("auth", "disable", "other/")
+
+    def test_ssh(self):
+        self.root("secrets", "enable", "ssh")
+        self.root("write", "-force", "ssh/config/ca")
+        self.root(
+            "write",
+            "ssh/roles/web",
+            "key_type=ca",
+            "allow_user_certificates=true",
+            "allowed_users=app",
+            "allowed_extensions=*",
+        )
+        key = self.broker.path("ssh-key")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        paths = [f"-public-key-path={key}.pub", f"-private-key-path={key}"]
+        signed = self.root(
+            "ssh", "-mode=ca", "-role=web", "-mount-point=ssh", "-no-exec", *paths, "app@127.0.0.1"
+        )
+        self.assertIn("ssh-ed25519-cert-v01@openssh.com ", signed)
+        refused = self.run_bao(
+            "ssh", "-mode=ca", "-role=web", "-no-exec", *paths, "root@127.0.0.1",
+            token=self.broker.root_token,
+        )
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("valid_principals", refused.stderr)
+        # The file that a certificate is written to by a shell.
+        signed = self.root(
+            "write", "-field=signed_key", "ssh/sign/web", f"public_key=@{key}.pub",
+            "valid_principals=app",
+        )
+        self.assertTrue(signed.startswith("ssh-ed25519-cert-v01@openssh.com "))
+
+        self.root(
+            "write", "ssh/roles/otp", "key_type=otp", "default_user=app", "cidr_list=127.0.0.0/8"
+        )
+        leased = self.root("ssh", "-mode=otp", "-role=otp", "-no-exec", "app@127.0.0.1")
+        password = re.search(r"^key +([0-9A-Za-z]{24})$", leased, re.MULTILINE)
+        self.assertIsNotNone(password, leased)
+        verified = self.root_json("write", "ssh/verify", f"otp={password.group(1)}")
+        self.assertEqual(verified["data"]["username"], "app")
+
+    def test_one_time_passwords_by_time(self):
+        self.root("secrets", "enable", "totp")
+        key = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+        url = f"otpauth://totp/Corp:ann?secret={key}&issuer=Corp&period=3600"
+        self.root("write", "totp/keys/ann", f"url={url}")
+        code = self.root("read", "-field=code", "totp/code/ann")
+        self.assertRegex(code, r"^[0-9]{6}$")
+        checked = self.root_json("write", "totp/code/ann", f"code={code}")
+        self.assertEqual(checked["data"], {"valid": True})
+        again = self.run_bao(
+            "write", "totp/code/ann", f"code={code}", token=self.broker.root_token
+        )
+        self.assertEqual(again.returncode, 2)
+        self.assertIn("already used", again.stderr)
 
     def test_policies_and_tokens(self):
         policy = self.broker.path("team.hcl")

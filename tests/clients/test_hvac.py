@@ -1,9 +1,16 @@
 """hvac, the usual Python client, unmodified."""
 
+import base64
+import io
+import subprocess
 import unittest
+import urllib.parse
 
+import PIL.Image
 import hvac
 import hvac.exceptions
+import pyotp
+import zxingcpp
 
 from broker import WithBroker
 
@@ -73,6 +80,87 @@ class Hvac(WithBroker):
         root.sys.move_backend("plain", "moved")
         root.sys.disable_secrets_engine("moved")
         self.assertNotIn("moved/", root.sys.list_mounted_secrets_engines()["data"])
+
+    def test_certificates_and_passwords_for_ssh(self):
+        root = self.root()
+        root.sys.enable_secrets_engine("ssh")
+        ssh = root.secrets.ssh
+        made = ssh.submit_ca_information(key_type="ssh-ed25519")["data"]["public_key"]
+        self.assertTrue(made.startswith("ssh-ed25519 "))
+        self.assertEqual(ssh.read_public_key()["data"]["public_key"], made)
+        ssh.create_role(
+            name="web",
+            key_type="ca",
+            allow_user_certificates=True,
+            allowed_users="app,deploy",
+            default_user="app",
+            allowed_extensions="permit-pty",
+            ttl="30m",
+        )
+        self.assertEqual(ssh.list_roles()["data"]["keys"], ["web"])
+        self.assertEqual(ssh.read_role("web")["data"]["allowed_users"], "app,deploy")
+        key = self.broker.path("ssh-key")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        public_key = self.broker.read("ssh-key.pub")
+        signed = ssh.sign_ssh_key(
+            "web", public_key, valid_principals="deploy", extensions={"permit-pty": ""}
+        )["data"]
+        with open(key + "-cert.pub", "w") as file:
+            file.write(signed["signed_key"])
+        shown = subprocess.run(
+            ["ssh-keygen", "-L", "-f", key + "-cert.pub"], check=True, capture_output=True, text=True
+        ).stdout
+        self.assertIn(f"Serial: {int(signed['serial_number'], 16)}", shown)
+        self.assertRegex(shown, r"Principals:\s+deploy\n")
+        self.assertRegex(shown, r"Extensions:\s+permit-pty\n")
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            ssh.sign_ssh_key("web", public_key, valid_principals="root")
+
+        ssh.create_role(name="otp", key_type="otp", default_user="app", cidr_list="10.0.0.0/8")
+        self.assertEqual(ssh.list_roles_by_ip(ip="10.1.2.3")["data"]["roles"], ["otp"])
+        leased = ssh.generate_ssh_credentials(name="otp", ip="10.1.2.3")
+        self.assertTrue(leased["lease_id"].startswith("ssh/creds/otp/"))
+        verified = ssh.verify_ssh_otp(otp=leased["data"]["key"])["data"]
+        self.assertEqual(verified, {"ip": "10.1.2.3", "role_name": "otp", "username": "app"})
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            ssh.verify_ssh_otp(otp=leased["data"]["key"])
+        ssh.configure_zeroaddress_roles("otp")
+        self.assertEqual(ssh.list_zeroaddress_roles()["data"]["roles"], ["otp"])
+        ssh.delete_zeroaddress_role()
+        ssh.delete_role("otp")
+        ssh.delete_ca_information()
+
+    def test_one_time_passwords_by_time(self):
+        root = self.root()
+        root.sys.enable_secrets_engine("totp")
+        made = root.write_data(
+            "totp/keys/ann",
+            data={"generate": True, "issuer": "Corp", "account_name": "ann@corp.example"},
+        )["data"]
+        address = urllib.parse.urlparse(made["url"])
+        said = urllib.parse.parse_qs(address.query)
+        self.assertEqual((address.scheme, address.netloc), ("otpauth", "totp"))
+        self.assertEqual(urllib.parse.unquote(address.path), "/Corp:ann@corp.example")
+        # What the barcode shows to a phone is that address.
+        image = PIL.Image.open(io.BytesIO(base64.b64decode(made["barcode"])))
+        self.assertEqual(image.size, (200, 200))
+        self.assertEqual([code.text for code in zxingcpp.read_barcodes(image)], [made["url"]])
+        # An app computes the code from it, which counts once.
+        secret = base64.b32decode(said["secret"][0])
+        self.assertEqual(len(secret), 20)
+        app = pyotp.parse_uri(made["url"])
+        code = app.now()
+        checked = root.write_data("totp/code/ann", data={"code": code})
+        self.assertEqual(checked["data"], {"valid": True})
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "already used"):
+            root.write_data("totp/code/ann", data={"code": code})
+        # The other way round: codes for a secret that another service made.
+        other = pyotp.totp.TOTP(pyotp.random_base32(), digits=8, interval=120, digest="sha512")
+        root.write_data(
+            "totp/keys/other",
+            data={"key": other.secret, "algorithm": "SHA512", "digits": 8, "period": "2m"},
+        )
+        self.assertTrue(other.verify(root.read("totp/code/other")["data"]["code"], valid_window=1))
 
     def test_policies_and_capabilities(self):
         root = self.root()

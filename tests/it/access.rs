@@ -59,6 +59,8 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("kv1/", "kv", &[("version", "1")]),
     ("kv2/", "kv", &[("version", "2")]),
     ("database/", "database", &[]),
+    ("ssh/", "ssh", &[]),
+    ("totp/", "totp", &[]),
     ("auth/cert/", "cert", &[]),
     ("auth/approle/", "approle", &[]),
     ("auth/userpass/", "userpass", &[]),

@@ -303,6 +303,8 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
         ("kv 2", engines::kv::build(&facts("2")).unwrap()),
         ("cubbyhole", engines::cubbyhole::build(&facts("")).unwrap()),
         ("database", Arc::new(DatabaseEngine::new())),
+        ("ssh", engines::ssh::build(&facts("")).unwrap()),
+        ("totp", engines::totp::build(&facts("")).unwrap()),
     ];
     for (name, engine) in &engines {
         found.extend(engine.routes().iter().map(|s| (*name, s.pattern.to_owned(), s)));

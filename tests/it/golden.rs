@@ -5,6 +5,7 @@
 //! answered for, in the commit that changes it.
 
 mod callers;
+mod codes;
 mod engines;
 mod limits;
 mod people;

@@ -30,6 +30,7 @@ mod lease;
 mod rest;
 mod scheduler;
 mod seal;
+mod ssh;
 mod storage;
 #[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]
 mod support;

@@ -183,6 +183,12 @@ impl Stage {
             text = text.replace(known, placeholder);
         }
         let by_name = match key {
+            "public_key" if text.contains(' ') => "<public key>",
+            "serial_number" if text.len() == 16 => "<serial number>",
+            "signed_key" => "<certificate>",
+            "barcode" => "<image>",
+            "code" => "<code>",
+            "url" if text.starts_with("otpauth://") => "<otpauth address>",
             "encoded_token" | "encoded_root_token" => "<encoded token>",
             "otp" => "<one-time pad>",
             "password" => "<password>",

@@ -7,5 +7,6 @@ pub mod opened;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;
+pub mod sshd;
 pub mod target;
 pub mod wire;

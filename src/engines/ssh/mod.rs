@@ -1,0 +1,124 @@
+//! Logging in to machines: certificates signed here, and passwords that work once.
+//!
+//! | path | what |
+//! |---|---|
+//! | `config/ca`, `public_key` | the key that certificates are signed with, and its public half |
+//! | `roles/:name` | who may get which certificate, or a password for which machines |
+//! | `sign/:role`, `issue/:role` | a certificate for a key of the caller's, or for a new one |
+//! | `creds/:role` | a password for one user on one machine, under a lease |
+//! | `verify` | whether a password is one of those; used up by that |
+//! | `lookup` | which roles give passwords for a machine |
+//! | `config/zeroaddress` | which roles give passwords for any machine |
+//!
+//! A certificate cannot be taken back, so it is short: it ends no later than the token or certificate
+//! it was asked for with. It always names its principals, because OpenSSH takes one that names none
+//! for anybody, and whatever a role does not name is refused.
+//!
+//! A lease of a password means that `verify` still accepts it. Only its digest is stored. It goes with
+//! its first use, or with the lease.
+
+mod allowed;
+mod ca;
+mod otp;
+mod role;
+mod routes;
+mod sign;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use self::work::KeyWork;
+use crate::core::acl::permit::Permit;
+use crate::core::engine::{
+    Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, MountFacts, Outcome,
+};
+use crate::core::error::CoreError;
+use crate::core::operation::Operation::{Create, Delete, List, Read, Update};
+use crate::core::route::{Params, RouteSpec};
+
+/// Makes the engine of a mount: the builder for the registry.
+///
+/// # Errors
+/// None: it takes no options.
+pub fn build(_facts: &MountFacts) -> Result<Arc<dyn Engine>, CoreError> {
+    Ok(Arc::new(SshEngine::default()))
+}
+
+/// The engine of one mount.
+#[derive(Default)]
+struct SshEngine {
+    /// Two queues, so that who has large keys made does not hold up who has keys signed.
+    making: KeyWork,
+    signing: KeyWork,
+}
+
+#[async_trait]
+impl Engine for SshEngine {
+    fn routes(&self) -> &'static [RouteSpec] {
+        routes::ROUTES
+    }
+
+    async fn exists(
+        &self,
+        ctx: &EngineContext<'_>,
+        route: &'static RouteSpec,
+        params: &Params<'_>,
+    ) -> Result<Option<bool>, CoreError> {
+        if route.name != routes::ROLE {
+            return Ok(None);
+        }
+        let record = ctx.view.get_record(&role::record_name(params.get("name"))).await?;
+        Ok(Some(record.is_some()))
+    }
+
+    async fn handle(
+        &self,
+        ctx: &EngineContext<'_>,
+        _permit: &Permit,
+        request: EngineRequest<'_>,
+    ) -> Result<Outcome, CoreError> {
+        let EngineRequest { operation, route, params, fields, caller, .. } = request;
+        let (name, fields) = (params.get("name"), &fields);
+        let reply = match (route.name, operation) {
+            (routes::CA, Create | Update) => self.write_ca(ctx, fields).await,
+            (routes::CA, Read) => ca::read(ctx).await,
+            (routes::CA, Delete) => ca::remove(ctx).await,
+            (routes::PUBLIC_KEY, Read) => ca::public_key(ctx).await,
+            (routes::ROLES, List) => role::list(ctx).await,
+            (routes::ROLE, Create | Update) => role::write(ctx, name, fields).await,
+            (routes::ROLE, Read) => role::read(ctx, name).await,
+            (routes::ROLE, Delete) => role::remove(ctx, name).await,
+            (routes::SIGN, Create | Update) => self.sign(ctx, name, caller, fields).await,
+            (routes::ISSUE, Create | Update) => self.issue_pair(ctx, name, caller, fields).await,
+            (routes::CREDENTIALS, Create | Update) => return otp::plan(ctx, name, fields).await,
+            (routes::VERIFY, Create | Update) => otp::verify(ctx, fields).await,
+            (routes::LOOKUP, Create | Update) => otp::lookup(ctx, fields).await,
+            (routes::ZERO_ADDRESS, Create | Update) => otp::write_zero_address(ctx, fields).await,
+            (routes::ZERO_ADDRESS, Read) => otp::read_zero_address(ctx).await,
+            (routes::ZERO_ADDRESS, Delete) => otp::remove_zero_address(ctx).await,
+            (_, _) => Err(CoreError::Unsupported),
+        };
+        reply.map(Outcome::from)
+    }
+
+    async fn issue(
+        &self,
+        ctx: &EngineContext<'_>,
+        lease: LeaseFacts<'_>,
+    ) -> Result<Map<String, Value>, IssueError> {
+        otp::issue(ctx, lease).await
+    }
+
+    async fn revoke(
+        &self,
+        ctx: &EngineContext<'_>,
+        lease: LeaseFacts<'_>,
+    ) -> Result<(), CoreError> {
+        otp::revoke(ctx, lease).await
+    }
+}

@@ -13,7 +13,7 @@ use crate::types::path::ApiPath;
 use crate::types::secret::SecretString;
 use crate::types::time::Ttl;
 
-use super::json;
+use super::{json, sys};
 
 /// Longest query string.
 const QUERY_BYTES_MAX: usize = 8192;
@@ -57,7 +57,12 @@ pub(super) async fn parse(
     let verb = verb(&head.method, &query)?;
     query.remove("list");
     let raw = head.uri.path().strip_prefix("/v1/").unwrap_or_default();
-    let path = ApiPath::from_encoded(raw).map_err(CoreError::from)?;
+    let mut path = ApiPath::from_encoded(raw).map_err(CoreError::from)?;
+    // Help is about a path, so it is a path of its own that says who may have it.
+    if head.method == Method::GET && verb == Verb::Read && query.contains_key("help") {
+        path = ApiPath::parse(&format!("{}{path}", sys::specs::HELP_OF))?;
+        query.clear();
+    }
     if verb == Verb::Write && path.is_dir() {
         return Err(CoreError::invalid("cannot write to a path ending in '/'"));
     }

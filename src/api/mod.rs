@@ -4,6 +4,7 @@
 mod envelope;
 mod extract;
 mod json;
+pub mod openapi;
 pub mod sys;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ mod lease;
 mod logical;
 mod login;
 mod mounts;
+mod openapi;
 mod operator;
 mod output;
 mod policy;
@@ -88,6 +89,11 @@ enum Connected {
     /// Look after the audit
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Print the OpenAPI document: of the server with -address, else of this version
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
+    /// Say what a path is for, and which fields it takes
+    PathHelp(openapi::PathHelp),
     /// Mount secrets engines
     #[command(subcommand)]
     Secrets(mounts::Secrets),
@@ -190,6 +196,11 @@ fn run(line: Line, process: &mut Process) -> Result<Finish, CliError> {
     {
         return command.decode(process).map(|()| Finish::Done);
     }
+    if let Connected::OpenApi(command) = &command
+        && line.global.address.is_none()
+    {
+        return command.print(process).map(|()| Finish::Done);
+    }
     if let Connected::Audit(audit::Audit::Verify(command)) = &command {
         return command.run(process).map(|()| Finish::Done);
     }
@@ -241,6 +252,8 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
         Connected::Token(command) => command.run(session).await?,
         Connected::Policy(command) => command.run(session).await?,
         Connected::Audit(command) => command.run(session).await?,
+        Connected::OpenApi(command) => command.run(session).await?,
+        Connected::PathHelp(command) => command.run(session).await?,
         Connected::Secrets(command) => command.run(session).await?,
         Connected::Auth(command) => command.run(session).await?,
     }

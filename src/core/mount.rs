@@ -16,6 +16,7 @@ use super::error::CoreError;
 use super::hold::HoldCell;
 use super::lockout::LockoutConfig;
 use super::records::{Batch, Precondition, Records, kinds};
+use super::route::RouteSpec;
 use super::token::RoleTokenType;
 use super::view::{PutOptions, View};
 
@@ -133,6 +134,14 @@ impl Mounted {
         match &self.backend {
             Backend::Secret(engine) => Ok(engine),
             Backend::Auth(_) => Err(CoreError::Unsupported),
+        }
+    }
+
+    /// The table of its paths.
+    pub fn routes(&self) -> &'static [RouteSpec] {
+        match &self.backend {
+            Backend::Auth(method) => method.routes(),
+            Backend::Secret(engine) => engine.routes(),
         }
     }
 

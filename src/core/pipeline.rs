@@ -179,7 +179,7 @@ impl Core {
         }
         let matched = match &place {
             Place::System(table, rest) => matched(table.routes(), rest, request.verb),
-            Place::Mount(mounted, rest) => matched(mount_routes(mounted), rest, request.verb),
+            Place::Mount(mounted, rest) => matched(mounted.routes(), rest, request.verb),
             Place::Nowhere => None,
         };
         if let Some(found) = &matched {
@@ -511,13 +511,6 @@ fn route_label(place: &Place<'_, '_>, route: &RouteSpec) -> String {
         Place::System(table, _) => format!("{}{}", table.prefix(), route.pattern),
         Place::Mount(mounted, _) => format!("{}/{}", mounted.entry.kind, route.pattern),
         Place::Nowhere => "none".to_owned(),
-    }
-}
-
-fn mount_routes(mounted: &Mounted) -> &'static [RouteSpec] {
-    match &mounted.backend {
-        Backend::Auth(method) => method.routes(),
-        Backend::Secret(engine) => engine.routes(),
     }
 }
 

@@ -255,6 +255,18 @@ impl RouteSpec {
                 .any(|part| part.strip_prefix([':', '*']).is_some_and(|param| param == name))
     }
 
+    /// Whether it serves `path`, the path below the mount.
+    pub fn matches(&self, path: &str) -> bool {
+        self.captured(path).is_some()
+    }
+
+    /// What the pattern captures of `path`. A slash at the end does not count for patterns without a
+    /// rest parameter.
+    fn captured<'p>(&self, path: &'p str) -> Option<Params<'p>> {
+        let trimmed = path.strip_suffix('/').unwrap_or(path);
+        self.capture(if self.pattern.contains('*') { path } else { trimmed })
+    }
+
     fn capture<'p>(&self, path: &'p str) -> Option<Params<'p>> {
         let mut params = BTreeMap::new();
         let mut rest = path;
@@ -335,11 +347,7 @@ fn all<'p>(
     table: &'static [RouteSpec],
     path: &'p str,
 ) -> impl Iterator<Item = (&'static RouteSpec, Params<'p>)> {
-    let trimmed = path.strip_suffix('/').unwrap_or(path);
-    table.iter().filter_map(move |route| {
-        let subject = if route.pattern.contains('*') { path } else { trimmed };
-        route.capture(subject).map(|params| (route, params))
-    })
+    table.iter().filter_map(move |route| route.captured(path).map(|params| (route, params)))
 }
 
 #[cfg(test)]

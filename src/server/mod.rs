@@ -9,6 +9,7 @@ pub mod audit_verify;
 pub mod config;
 pub mod crl_fetch;
 pub mod files;
+pub mod openapi;
 pub mod postgres_login;
 pub mod process;
 mod refusals;

@@ -217,3 +217,12 @@ async fn audit_verify_names_an_edited_a_removed_and_a_moved_line() {
         assert!(named.contains(word), "{word}: {named}");
     }
 }
+
+#[test]
+fn the_document_of_this_version_needs_no_server() {
+    let output = run(&["openapi"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(document["paths"].get("/{database_mount_path}/creds/{name}").is_some());
+}

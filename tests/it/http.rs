@@ -12,6 +12,7 @@ mod policies;
 mod quotas;
 mod reload;
 mod secrets;
+mod specs;
 mod telemetry;
 mod tokens;
 mod tools;

@@ -8,6 +8,7 @@ pub mod mounts;
 pub mod passwords;
 pub mod policies;
 pub mod quotas;
+pub mod specs;
 pub mod tools;
 pub mod wrapping;
 
@@ -29,6 +30,7 @@ pub fn tables(
         Box::new(passwords::PasswordPolicyRoutes),
         Box::new(leases::LeaseRoutes),
         Box::new(quotas::QuotaRoutes),
+        Box::new(specs::SpecRoutes),
         Box::new(tools::ToolRoutes),
         Box::new(wrapping::WrappingRoutes),
         Box::new(metrics::MetricsRoutes::new(render_metrics, metrics_access)),

@@ -503,7 +503,7 @@ fn remount_status(ctx: &SystemContext<'_>, id: &str) -> Result<Reply, CoreError>
 }
 
 /// Whether the caller has any business with a mount: something below it, or it is listed to all.
-fn sees(ctx: &SystemContext<'_>, mounted: &Mounted) -> bool {
+pub(super) fn sees(ctx: &SystemContext<'_>, mounted: &Mounted) -> bool {
     mounted.entry.config.listing_visibility == "unauth"
         || ctx.caller.acl.reaches_below(&mounted.entry.path)
 }

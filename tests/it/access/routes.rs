@@ -122,6 +122,8 @@ pub(crate) const EXPECTED: &[Expected] = &[
     row("sys/capabilities-self", "caller", "update", "sys/capabilities-self", r#"{"path":"a"}"#),
     row("sys/explain", "sudo", "update", "sys/explain", r#"{"path":"a","policies":["default"]}"#),
     row("sys/hold", "sudo", "delete read update", "sys/hold", r#"{}"#),
+    row("sys/internal/specs/openapi", "identified", "read", "sys/internal/specs/openapi", r#"{}"#),
+    row("sys/internal/specs/path-help/*path", "identified", "read", "sys/internal/specs/path-help/kv1/y", r#"{}"#),
     row("sys/internal/ui/mounts", "identified", "read", "sys/internal/ui/mounts", r#"{}"#),
     row("sys/internal/ui/mounts/*path", "identified", "read", "sys/internal/ui/mounts/kv1/y", r#"{}"#),
     row("sys/internal/ui/resultant-acl", "caller", "read", "sys/internal/ui/resultant-acl", r#"{}"#),

@@ -126,6 +126,11 @@ async fn the_server_answers_as_recorded() {
     stage.post("sys/audit-hash/none", json!({ "input": "text" })).await;
     stage.get("sys/metrics?format=prometheus").await;
     stage.get("sys/metrics?format=xml").await;
+    stage.get("sys/internal/specs/openapi").await;
+    stage.get("sys/internal/specs/openapi?generic_mount_paths=perhaps").await;
+    stage.get("sys/internal/specs/path-help/kv2/data/app").await;
+    stage.get("sys/internal/specs/path-help/sys/health").await;
+    stage.get("sys/internal/specs/path-help/nowhere").await;
     stage.get("sys/hold").await;
     stage.post("sys/hold", json!({})).await;
     stage.post("sys/hold", json!({ "reason": "looking" })).await;

@@ -1,0 +1,83 @@
+//! The OpenAPI document of this build, without a server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api::openapi::{self, Place};
+use crate::core::engine::MountFacts;
+use crate::core::error::CoreError;
+use crate::core::route::Access;
+use crate::core::trust::TrustStore;
+use crate::types::id::MountAccessor;
+use crate::types::time::Ttl;
+
+use super::config::Auth;
+use super::crl_fetch::CrlFetcher;
+use super::run;
+
+/// All that this build can serve, with the path of each mount a parameter.
+///
+/// # Errors
+/// When an engine or method cannot be made, which is a fault.
+pub fn generic() -> Result<Value, CoreError> {
+    let mut places = vec![Place::seal()];
+    for table in run::tables(Box::new(String::new), Access::Caller) {
+        places.push(Place::system(table.prefix(), table.routes()));
+    }
+    let crl_source = CrlFetcher::new(&Auth::default())
+        .map_err(|error| CoreError::internal(format!("no source of lists: {error}")))?;
+    let registry = run::registry(&Arc::new(TrustStore::new()), Arc::new(crl_source));
+    for (kind, build) in &registry.engines {
+        for options in variants(kind) {
+            let facts = facts(kind, &options);
+            places.push(Place::mount(&facts.path, kind, &options, build(&facts)?.routes()));
+        }
+    }
+    for (kind, build) in &registry.methods {
+        let facts = facts(&format!("auth/{kind}"), &BTreeMap::new());
+        places.push(Place::mount(&facts.path, kind, &facts.options, build(&facts)?.routes()));
+    }
+    let places: Vec<Place> = places.into_iter().map(Place::anywhere).collect();
+    Ok(openapi::document(&places))
+}
+
+/// The options that make different tables of one kind.
+fn variants(kind: &str) -> Vec<BTreeMap<String, String>> {
+    let version = |number: &str| BTreeMap::from([("version".to_owned(), number.to_owned())]);
+    if kind == "kv" { vec![version("1"), version("2")] } else { vec![BTreeMap::new()] }
+}
+
+fn facts(path: &str, options: &BTreeMap<String, String>) -> MountFacts {
+    MountFacts {
+        path: format!("{path}/"),
+        accessor: MountAccessor::new("any"),
+        options: options.clone(),
+        default_ttl: Ttl::from_secs(3600),
+        max_ttl: Ttl::from_secs(3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_the_same_every_time_and_names_no_mount() {
+        let first = generic().unwrap();
+        assert_eq!(first.to_string(), generic().unwrap().to_string());
+        let paths = first["paths"].as_object().unwrap();
+        for path in [
+            "/sys/health",
+            "/sys/internal/specs/openapi",
+            "/auth/token/create",
+            "/cubbyhole/{path}",
+            "/{kv_v1_mount_path}/{path}",
+            "/{kv_v2_mount_path}/data/{path}",
+            "/auth/{approle_mount_path}/role/{name}/secret-id",
+        ] {
+            assert!(paths.contains_key(path), "{path}");
+        }
+    }
+}

@@ -22,6 +22,7 @@ use super::identity::Entity;
 use super::lease::{Lease, Leases, Owner};
 use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
+use super::policy::template::TemplateValues;
 use super::records::{CallerRow, Records};
 use super::scope::ScopeSet;
 use super::token::{LeaseOwner, TokenEntry, TokenGone, TokenLookup, address_allowed};
@@ -54,8 +55,10 @@ pub struct Caller {
     pub entity: Option<Arc<Entity>>,
     /// Policies of the token or role.
     pub token_policies: Vec<String>,
-    /// Policies of the entity.
+    /// Policies of the entity and its groups.
     pub identity_policies: Vec<String>,
+    /// The groups that a method named, by the ids of their aliases.
+    pub external: Vec<String>,
     /// What it may do.
     pub acl: Acl,
 }
@@ -100,7 +103,7 @@ impl Caller {
     pub fn owns(&self, lease: &Lease) -> bool {
         let asked = lease.asked_with == self.facts.private_key;
         match &lease.owner {
-            Owner::Entity(id) => self.entity.as_ref().is_some_and(|entity| entity.id == *id),
+            Owner::Entity(id) => self.entity.as_ref().is_some_and(|entity| entity.is(id)),
             Owner::Token(hash) => asked || *hash == self.facts.private_key,
         }
     }
@@ -328,14 +331,19 @@ async fn certificate_caller(
     if !grant.token.no_default_policy && !token_policies.iter().any(|name| name == "default") {
         token_policies.push("default".into());
     }
-    let identity_policies = entity.policies.clone();
+    let external = unsealed.identity.groups().named(&accessor, &grant.groups).await?;
+    let standing = unsealed.identity.standing(&entity, &external).await?;
+    let identity_policies = standing.policies;
     let names = [token_policies.as_slice(), &identity_policies].concat();
-    let acl = unsealed.policies.acl(&names, &entity.template_values()).await?;
+    let values = TemplateValues { groups: standing.groups, ..entity.template_values() };
+    let acl = unsealed.policies.acl(&names, &values).await?;
+    // Of the alias and not of the entity: it has to stay the same when that changes.
+    let stand_in = unsealed.identity.alias_id(&accessor, &grant.alias);
     Ok(Caller {
         facts: CallerFacts {
             display_name: grant.display_name.clone(),
             entity_id: Some(entity.id.clone()),
-            private_key: format!("entity-{}", entity.id),
+            private_key: format!("entity-{stand_in}"),
             end_is_told: true,
             row: None,
             expires_at: grant.not_after,
@@ -344,26 +352,26 @@ async fn certificate_caller(
         entity: Some(entity),
         token_policies,
         identity_policies,
+        external,
         acl,
     })
 }
 
 async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Caller, CoreError> {
     let entry = &token.entry;
-    let entity = match &entry.entity_id {
-        Some(id) => unsealed.identity.get(id).await?,
-        None => None,
+    let entity = entity_of(unsealed, entry).await?;
+    let (standing, values) = match &entity {
+        Some(entity) => {
+            let standing = unsealed.identity.standing(entity, &entry.groups).await?;
+            let values =
+                TemplateValues { groups: standing.groups.clone(), ..entity.template_values() };
+            (standing, values)
+        }
+        None => Default::default(),
     };
-    if let Some(entity) = &entity {
-        refuse_disabled(entity)?;
-    }
-    let identity_policies = match &entity {
-        // A token that was narrowed on purpose does not get the entity's policies back by the way.
-        Some(entity) if entry.inherits_identity => entity.policies.clone(),
-        Some(_) | None => Vec::new(),
-    };
+    // A token that was narrowed on purpose does not get the identity's policies back by the way.
+    let identity_policies = if entry.inherits_identity { standing.policies } else { Vec::new() };
     let names = [entry.policies.as_slice(), &identity_policies].concat();
-    let values = entity.as_ref().map(|entity| entity.template_values()).unwrap_or_default();
     let mut acl = unsealed.policies.acl(&names, &values).await?;
     if !entry.scopes.is_empty() {
         let scopes = ScopeSet::parse(&entry.scopes)
@@ -373,7 +381,7 @@ async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Ca
     Ok(Caller {
         facts: CallerFacts {
             display_name: entry.display_name.clone(),
-            entity_id: entry.entity_id.clone(),
+            entity_id: entity.as_ref().map(|entity| entity.id.clone()),
             private_key: token.private_key(),
             end_is_told: token.stored_name().is_some(),
             row: token.row_name().map(|name| CallerRow(unsealed.tokens.row_key(name))),
@@ -381,10 +389,26 @@ async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Ca
         },
         token_policies: entry.policies.clone(),
         identity_policies,
+        external: entry.groups.clone(),
         entity,
         acl,
         via: Via::Token(token),
     })
+}
+
+/// The entity that a token was given to; `None` when it was given to none.
+///
+/// # Errors
+/// `Denied` when it is disabled or was deleted: then the token counts no more.
+pub async fn entity_of(
+    unsealed: &Unsealed,
+    token: &TokenEntry,
+) -> Result<Option<Arc<Entity>>, CoreError> {
+    let Some(id) = &token.entity_id else { return Ok(None) };
+    let entity = unsealed.identity.get(id).await?;
+    let entity = entity.ok_or_else(|| CoreError::denied(format!("entity {id} was deleted")))?;
+    refuse_disabled(&entity)?;
+    Ok(Some(entity))
 }
 
 fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {

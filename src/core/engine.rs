@@ -507,6 +507,12 @@ pub trait AuthMethod: Send + Sync + 'static {
         renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError>;
 
+    /// Whether the groups of a renewal's grant are those that the identity is in by then. Otherwise a
+    /// renewed token keeps the groups of its log-in.
+    fn renews_groups(&self) -> bool {
+        false
+    }
+
     /// Called once after unseal or mounting, before the first request, and after
     /// [`AuthMethod::invalidate`]: loads what the handshake has to know, such as role CAs and CRLs.
     ///

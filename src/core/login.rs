@@ -86,14 +86,16 @@ async fn login(
     }
     unsealed.identity.ensure(&entity).await?;
     let kind = login_kind(grant.token.token_type, mounted.entry.config.token_type);
-    let new = NewToken::for_login(&grant, &mounted.facts, kind, path, entity.id.clone());
+    let groups = unsealed.identity.groups().named(&mounted.entry.accessor, &grant.groups).await?;
+    let standing = unsealed.identity.standing(&entity, &groups).await?;
+    let new = NewToken::for_login(&grant, &mounted.facts, kind, path, entity.id.clone(), groups);
     let issued = match unsealed.tokens.log_in(new, mounted.gate).await {
         // Taken down since the request was routed, on this node or another.
         Err(_) if !unsealed.mounts.is_open(mounted).await? => return Err(mounted.closing()),
         issued => issued?,
     };
     let warnings = issued.warnings.clone();
-    let mut reply = Reply::auth(issued.into_auth(entity.policies.clone()));
+    let mut reply = Reply::auth(issued.into_auth(standing.policies));
     reply.warnings = warnings;
     Ok(reply)
 }

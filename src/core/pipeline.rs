@@ -447,7 +447,8 @@ async fn issue(
     if mounted.entry.disabling {
         return Err(mounted.closing());
     }
-    if let Some(entity) = &ctx.caller.entity {
+    let entity = ctx.caller.entity.as_deref();
+    if let Some(entity) = entity {
         ctx.unsealed.identity.ensure(entity).await?;
     }
     let issuing = Issuing {
@@ -455,6 +456,8 @@ async fn issue(
         path: request.path.as_str(),
         owner: ctx.caller.lease_owner(),
         entity: ctx.caller.facts.entity_id.clone(),
+        former: entity.map(|entity| entity.merged_from.as_slice()).unwrap_or_default(),
+        entity_row: entity.map(|entity| ctx.unsealed.identity.row_key(&entity.id)),
         asked_with: &ctx.caller.facts.private_key,
         caller_expires_at: ctx.caller.facts.expires_at,
         caller_row: ctx.caller.token_row(ctx.unsealed),
@@ -648,6 +651,7 @@ impl Caller {
             entity: None,
             token_policies: Vec::new(),
             identity_policies: Vec::new(),
+            external: Vec::new(),
             acl: super::acl::Acl::new(
                 Vec::new(),
                 &super::policy::template::TemplateValues::default(),

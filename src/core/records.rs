@@ -52,7 +52,7 @@ pub mod kinds {
     pub const LEASE: Kind = Kind(6);
     /// Entities by id.
     pub const ENTITY: Kind = Kind(7);
-    /// Entity ids by mount and alias.
+    /// What leads to entities: by alias, and by the id of one that was merged away.
     pub const ALIAS: Kind = Kind(8);
     /// Whatever engines keep below their mounts.
     pub const MOUNT_DATA: Kind = Kind(9);
@@ -72,6 +72,10 @@ pub mod kinds {
     pub const PASSWORD_POLICY: Kind = Kind(16);
     /// Quotas and their settings.
     pub const QUOTA: Kind = Kind(17);
+    /// Groups of identities by id.
+    pub const GROUP: Kind = Kind(18);
+    /// What changes of groups are conditional upon.
+    pub const GROUP_TURN: Kind = Kind(19);
 }
 
 /// A record read back.

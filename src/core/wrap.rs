@@ -171,6 +171,8 @@ fn wrapping_token(ttl: Ttl, path: &str) -> NewToken {
         role: None,
         mount: None,
         auth_role: None,
+        auth_alias: None,
+        groups: Vec::new(),
         lifetime: Some(NewLifetime {
             wanted: ttl,
             default_ttl: ttl,

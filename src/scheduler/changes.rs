@@ -52,7 +52,11 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
             Backend::Secret(_) | Backend::Auth(_) => {}
         }
     }
-    let standings = [kinds::POLICY, kinds::ENTITY, kinds::ALIAS, kinds::AUTH_DATA, kinds::MOUNTS];
+    if touched(kinds::GROUP) {
+        unsealed.identity.groups().forget();
+    }
+    let standings =
+        [kinds::POLICY, kinds::ENTITY, kinds::ALIAS, kinds::GROUP, kinds::AUTH_DATA, kinds::MOUNTS];
     if standings.into_iter().any(touched) {
         unsealed.callers.forget();
     }

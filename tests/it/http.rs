@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod certificates;
 mod cluster;
+mod identities;
 mod leases;
 mod owners;
 mod passwords;

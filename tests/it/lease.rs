@@ -63,6 +63,8 @@ impl World {
             path: PATH,
             owner: owner("alice"),
             entity: None,
+            former: &[],
+            entity_row: None,
             asked_with: "",
             caller_expires_at: None,
             caller_row: None,

@@ -93,6 +93,8 @@ impl Node {
             path: "db/creds/role",
             owner,
             entity: None,
+            former: &[],
+            entity_row: None,
             asked_with: "",
             caller_expires_at: None,
             caller_row: None,

@@ -275,6 +275,7 @@ impl SystemRoutes for LeaseRoutes {
             "renew" | "renew-path" => {
                 let id = lease_id(&request)?;
                 let lease = owned(ctx, permit, &id).await?;
+                refuse_ended(ctx, &lease).await?;
                 let increment = request.fields.duration("increment")?.unwrap_or_default();
                 leases.renew(&id, increment, latest(ctx, &lease).await?).await
             }
@@ -335,6 +336,17 @@ async fn owned(ctx: &SystemContext<'_>, permit: &Permit, id: &LeaseId) -> Result
     if permit.sudo() || ctx.caller.owns(&lease) { Ok(lease) } else { Err(unknown()) }
 }
 
+/// What a disabled or deleted identity holds is not prolonged, whoever asks.
+async fn refuse_ended(ctx: &SystemContext<'_>, lease: &Lease) -> Result<(), CoreError> {
+    let Some(id) = &lease.entity else { return Ok(()) };
+    match ctx.unsealed.identity.get(id).await? {
+        Some(entity) if !entity.disabled => Ok(()),
+        Some(_) | None => Err(CoreError::invalid(
+            "the identity that the lease was issued to is disabled or deleted",
+        )),
+    }
+}
+
 /// When a lease has to end that the caller renews: with the caller, and with the token it belongs to
 /// when that is another.
 async fn latest(ctx: &SystemContext<'_>, lease: &Lease) -> Result<Option<Timestamp>, CoreError> {
@@ -386,7 +398,11 @@ async fn selector(
         return Ok(Selector::Overdue);
     }
     if let Some(id) = fields.text("entity_id")? {
-        return Ok(Selector::Entity(EntityId::new(id)));
+        let id = EntityId::new(id);
+        // One that is not stored any more may still have leases that are being taken back.
+        let entity = ctx.unsealed.identity.get(&id).await?;
+        let ids = entity.map_or_else(|| vec![id], |entity| entity.ids());
+        return Ok(Selector::Entities(ids));
     }
     if let Some(accessor) = fields.text("accessor")? {
         let token = ctx.unsealed.tokens.lookup_accessor(&accessor).await?;

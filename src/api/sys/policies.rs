@@ -330,8 +330,9 @@ async fn explained_acl(
             .get(&EntityId::new(id))
             .await?
             .ok_or_else(|| CoreError::field("entity_id", "is not the id of an entity"))?;
-        names.extend(entity.policies.iter().cloned());
-        values = entity.template_values();
+        let standing = ctx.unsealed.identity.standing(&entity, &[]).await?;
+        names.extend(standing.policies);
+        values = TemplateValues { groups: standing.groups, ..entity.template_values() };
     } else if names.is_empty() {
         return Err(CoreError::field(
             "accessor",

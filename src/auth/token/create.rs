@@ -213,6 +213,8 @@ impl Creation<'_> {
             role: self.role.map(|(name, _)| name.to_owned()),
             mount: None,
             auth_role: None,
+            auth_alias: None,
+            groups: caller.external.clone(),
             lifetime,
             num_uses,
             renewable: self.fields.boolean("renewable")?.unwrap_or(true)

@@ -57,9 +57,16 @@ pub(super) async fn shown(
 ) -> Result<Reply, CoreError> {
     let entry = &token.entry;
     let now = ctx.core.clock.now();
-    let identity_policies = match &entry.entity_id {
-        Some(id) if entry.inherits_identity => {
-            ctx.unsealed.identity.get(id).await?.map(|entity| entity.policies.clone())
+    let entity = match &entry.entity_id {
+        Some(id) => {
+            let deleted = || CoreError::denied(format!("entity {id} was deleted"));
+            Some(ctx.unsealed.identity.get(id).await?.ok_or_else(deleted)?)
+        }
+        None => None,
+    };
+    let identity_policies = match &entity {
+        Some(entity) if entry.inherits_identity => {
+            Some(ctx.unsealed.identity.standing(entity, &entry.groups).await?.policies)
         }
         Some(_) | None => None,
     };
@@ -68,7 +75,7 @@ pub(super) async fn shown(
         "creation_time": entry.created_at.as_secs(),
         "creation_ttl": entry.creation_ttl,
         "display_name": entry.display_name,
-        "entity_id": entry.entity_id.as_ref().map(|id| id.as_str()).unwrap_or_default(),
+        "entity_id": entity.as_ref().map(|entity| entity.id.as_str()).unwrap_or_default(),
         "expire_time": entry.expires_at.map(|at| at.to_rfc3339()),
         "explicit_max_ttl": entry.explicit_max_ttl,
         "id": id,

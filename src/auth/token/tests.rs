@@ -257,7 +257,8 @@ impl Server {
         self.unsealed.identity.ensure(entity).await.unwrap();
         let path = "auth/cert/login";
         let id = entity.id.clone();
-        let new = NewToken::for_login(grant, &mounted.facts, TokenKind::Service, path, id);
+        let new =
+            NewToken::for_login(grant, &mounted.facts, TokenKind::Service, path, id, Vec::new());
         self.unsealed.tokens.create(new).await.unwrap().plain.expose().to_owned()
     }
 

@@ -1,6 +1,8 @@
 //! Many leases at once: by owner, role, mount, path or token. A bulk revocation marks its leases and
 //! leaves the rest to the sweep, so that it survives a crash and runs in parallel.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::blind::Tag;
@@ -31,8 +33,8 @@ const FAILURES_LISTED_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Selector {
-    /// Those of an identity.
-    Entity(EntityId),
+    /// Those of an identity: of an entity, and of those that were merged into it.
+    Entities(Vec<EntityId>),
     /// Those of a mount.
     Mount(MountAccessor),
     /// Those of a bulk operation.
@@ -48,27 +50,32 @@ pub enum Selector {
 }
 
 impl Selector {
-    pub(super) fn label(&self) -> Option<String> {
+    /// The labels that pick them, of which no lease has two; none where the prefix does.
+    pub(super) fn labels(&self) -> Vec<String> {
         match self {
-            Self::Entity(id) => Some(Owner::Entity(id.clone()).label()),
-            Self::Mount(accessor) => Some(mount_label(accessor)),
-            Self::Operation(id) => Some(operation_label(id)),
-            Self::Overdue => Some(super::OVERDUE.to_owned()),
-            Self::Prefix(_) => None,
-            Self::Role(accessor, role) => Some(role_label(accessor, role)),
-            Self::Token(hash) => Some(Owner::Token(hash.clone()).label()),
+            Self::Entities(ids) => {
+                let ids: BTreeSet<_> = ids.iter().collect();
+                ids.into_iter().map(|id| Owner::Entity(id.clone()).label()).collect()
+            }
+            Self::Mount(accessor) => vec![mount_label(accessor)],
+            Self::Operation(id) => vec![operation_label(id)],
+            Self::Overdue => vec![super::OVERDUE.to_owned()],
+            Self::Prefix(_) => Vec::new(),
+            Self::Role(accessor, role) => vec![role_label(accessor, role)],
+            Self::Token(hash) => vec![Owner::Token(hash.clone()).label()],
         }
     }
 
-    pub(super) fn prefix(&self) -> &str {
+    /// Where a walk over them goes, the last place first.
+    fn places(&self) -> Vec<Place> {
         match self {
-            Self::Prefix(prefix) => prefix,
-            Self::Entity(_)
+            Self::Prefix(prefix) => vec![Place::Dir(prefix.clone())],
+            Self::Entities(_)
             | Self::Mount(_)
             | Self::Operation(_)
             | Self::Overdue
             | Self::Role(..)
-            | Self::Token(_) => "",
+            | Self::Token(_) => self.labels().into_iter().map(Place::Label).collect(),
         }
     }
 }
@@ -90,6 +97,13 @@ pub(super) struct Operation {
     /// The first of those.
     #[serde(default)]
     pub(super) may_live: Vec<LeaseId>,
+}
+
+/// A bulk revocation that was decided on.
+#[must_use = "what was decided has to be carried out once it is committed"]
+pub struct Decided {
+    id: String,
+    operation: Operation,
 }
 
 /// How far a bulk revocation is.
@@ -129,12 +143,7 @@ impl Leases {
 
     /// All leases that `selector` means, to be taken page by page.
     pub(super) fn walk(&self, selector: &Selector) -> Walk<'_> {
-        Walk {
-            leases: self,
-            label: selector.label(),
-            dirs: vec![selector.prefix().to_owned()],
-            after: None,
-        }
+        Walk { leases: self, places: selector.places(), after: None }
     }
 
     /// The ids that a bulk revocation would take on: a dry run.
@@ -184,6 +193,27 @@ impl Leases {
         selector: Selector,
         given_up: Option<GivenUp>,
     ) -> Result<String, CoreError> {
+        let mut batch = Batch::new();
+        let decided = self.decide(&mut batch, selector, given_up)?;
+        self.operations().commit(&batch).await?;
+        self.carry_out(decided).await
+    }
+
+    /// Adds the decision to revoke all leases that `selector` means to `batch`. Once that is
+    /// committed they are revoked, by [`Leases::carry_out`] or else after the next unseal.
+    ///
+    /// # Errors
+    /// `Held` while a hold is in force.
+    pub fn decide_on(&self, batch: &mut Batch, selector: Selector) -> Result<Decided, CoreError> {
+        self.decide(batch, selector, None)
+    }
+
+    fn decide(
+        &self,
+        batch: &mut Batch,
+        selector: Selector,
+        given_up: Option<GivenUp>,
+    ) -> Result<Decided, CoreError> {
         let _unheld = self.unheld()?;
         let id = random_uuid()?;
         let operation = Operation {
@@ -195,8 +225,18 @@ impl Leases {
             abandoned: 0,
             may_live: Vec::new(),
         };
-        self.operations().write(&id, &operation, Precondition::Absent).await?;
+        let (absent, options) = (Precondition::Absent, PutOptions::default());
+        self.operations().put(batch, &id, &operation, absent, options)?;
+        Ok(Decided { id, operation })
+    }
+
+    /// Takes on a revocation whose decision was committed. Answers its id.
+    ///
+    /// # Errors
+    /// When the store fails; it is taken up again by [`Leases::resume_operations`].
+    pub async fn carry_out(&self, decided: Decided) -> Result<String, CoreError> {
         fail_point("bulk.begun");
+        let Decided { id, operation } = decided;
         self.mark(&id, operation).await?;
         Ok(id)
     }
@@ -391,36 +431,44 @@ impl Leases {
 /// A walk over leases.
 pub(super) struct Walk<'a> {
     leases: &'a Leases,
-    label: Option<String>,
-    dirs: Vec<String>,
+    places: Vec<Place>,
     after: Option<Tag>,
+}
+
+/// What a walk looks at page by page.
+#[derive(Clone)]
+enum Place {
+    /// What is listed below this name.
+    Dir(String),
+    /// What carries this label.
+    Label(String),
 }
 
 impl Walk<'_> {
     /// The next page, which may be empty; `None` at the end.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Entry<Lease>>>, CoreError> {
-        let Some(dir) = self.dirs.last().cloned() else { return Ok(None) };
+        let Some(place) = self.places.last().cloned() else { return Ok(None) };
         let records = &self.leases.records;
-        let (found, next) = match &self.label {
-            Some(label) => {
+        let (found, next) = match &place {
+            Place::Label(label) => {
                 records
                     .labelled(NamespaceId::ROOT, kinds::LEASE, label, self.after, MARKED_AT_ONCE)
                     .await?
             }
-            None => {
+            Place::Dir(dir) => {
                 records
-                    .page(NamespaceId::ROOT, kinds::LEASE, &dir, self.after, MARKED_AT_ONCE)
+                    .page(NamespaceId::ROOT, kinds::LEASE, dir, self.after, MARKED_AT_ONCE)
                     .await?
             }
         };
         self.after = next;
         if next.is_none() {
-            self.dirs.pop();
+            self.places.pop();
         }
         let below = found.iter().filter(|record| record.is_dir()).map(dir_name);
         // Below the directory in hand, so that its own pages are finished first.
-        let at = self.dirs.len().saturating_sub(usize::from(next.is_some()));
-        self.dirs.splice(at..at, below);
+        let at = self.places.len().saturating_sub(usize::from(next.is_some()));
+        self.places.splice(at..at, below);
         decode(&found).map(Some)
     }
 }
@@ -452,6 +500,6 @@ impl Mark<'_> {
     }
 }
 
-fn dir_name(record: &Record) -> String {
-    record.name.to_string()
+fn dir_name(record: &Record) -> Place {
+    Place::Dir(record.name.to_string())
 }

@@ -34,6 +34,10 @@ pub struct Issuing<'a> {
     pub owner: Owner,
     /// The identity that asks.
     pub entity: Option<EntityId>,
+    /// Those that were merged into it: what they hold counts as its own.
+    pub former: &'a [EntityId],
+    /// The identity's row: it must still be there when the intent is written.
+    pub entity_row: Option<RowKey>,
     /// What stands for the caller's token or certificate.
     pub asked_with: &'a str,
     /// When the caller's token or certificate ends.
@@ -158,10 +162,10 @@ impl Leases {
             self.idempotency().put(&mut batch, name, &value, replacing, options)?;
         }
         batch.also(Change::RequireRow { key: issuing.mounted.gate });
-        if let Some(key) = issuing.caller_row {
+        for key in [issuing.caller_row, issuing.entity_row].into_iter().flatten() {
             batch.also(Change::RequireRow { key });
         }
-        for Cap { label, max, .. } in self.caps(lease) {
+        for Cap { label, max, .. } in self.caps(lease, issuing.former).await? {
             batch.also(Change::RequireFewer {
                 namespace: NamespaceId::ROOT,
                 kind: kinds::LEASE,
@@ -176,11 +180,19 @@ impl Leases {
                 fail_point("lease.intent");
                 Ok(())
             }
-            Err(CoreError::Storage(StorageError::Limit)) => Err(self.which_cap(lease).await?),
+            Err(CoreError::Storage(StorageError::Limit)) => {
+                Err(self.which_cap(lease, issuing.former).await?)
+            }
             Err(CoreError::Storage(StorageError::Conflict))
                 if !self.mounts.is_open(issuing.mounted).await? =>
             {
                 Err(issuing.mounted.closing())
+            }
+            Err(CoreError::Storage(StorageError::Conflict))
+                if self.is_gone(issuing.entity_row).await? =>
+            {
+                // Deleted, or merged into another one that the next try finds.
+                Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) })
             }
             // Another request with the same key was faster: its answer is there in a moment.
             Err(CoreError::Storage(StorageError::Conflict)) if lease.idempotency.is_some() => {
@@ -193,10 +205,38 @@ impl Leases {
         }
     }
 
-    /// What the lease is counted under: by the configuration, and by quotas.
-    fn caps(&self, lease: &Lease) -> Vec<Cap> {
+    async fn is_gone(&self, row: Option<RowKey>) -> Result<bool, CoreError> {
+        match row {
+            Some(key) => Ok(self.records.storage().get(key).await?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// How many leases carry one of these labels. No lease carries two labels of identities.
+    async fn count_of(&self, ids: &[EntityId], max: u64) -> Result<u64, CoreError> {
+        let mut count = 0u64;
+        for id in ids {
+            let label = Owner::Entity(id.clone()).label();
+            let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
+            let storage = self.records.storage();
+            let more = storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, tag, max).await?;
+            count = count.saturating_add(more);
+        }
+        Ok(count)
+    }
+
+    /// What the lease is counted under: by the configuration, and by quotas. What merged identities
+    /// hold leaves less to the one that took them; they get no more, so it can only become less.
+    async fn caps(&self, lease: &Lease, former: &[EntityId]) -> Result<Vec<Cap>, CoreError> {
+        let per_owner_max = match self.settings.per_owner_max {
+            0 => 0,
+            max => max.saturating_sub(self.count_of(former, max).await?),
+        };
+        if per_owner_max == 0 && self.settings.per_owner_max > 0 {
+            return Err(self.reached("identity".to_owned(), "identity"));
+        }
         let settings = [
-            (lease.holder_label(), self.settings.per_owner_max, "identity"),
+            (lease.holder_label(), per_owner_max, "identity"),
             (role_label(&lease.mount, &lease.role), self.settings.per_role_max, "role"),
             (mount_label(&lease.mount), self.settings.per_mount_max, "mount"),
         ];
@@ -209,12 +249,12 @@ impl Leases {
             let label = quota_label(&quota, &lease.mount);
             caps.push(Cap { label, max: quota.max_leases, what: "quota", quota: Some(name) });
         }
-        caps
+        Ok(caps)
     }
 
-    async fn which_cap(&self, lease: &Lease) -> Result<CoreError, CoreError> {
+    async fn which_cap(&self, lease: &Lease, former: &[EntityId]) -> Result<CoreError, CoreError> {
         let mut reached = None;
-        for cap in self.caps(lease) {
+        for cap in self.caps(lease, former).await? {
             let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &cap.label);
             let storage = self.records.storage();
             let max = cap.max;
@@ -224,7 +264,6 @@ impl Leases {
             }
         }
         let what = reached.as_ref().map_or("identity, role or mount", |cap| cap.what);
-        metrics::counter!("leasehold_lease_cap_refusals_total", "cap" => what).increment(1);
         let name = match reached.and_then(|cap| cap.quota) {
             Some(quota) => {
                 quota::rejected(&quota, "lease-count");
@@ -232,10 +271,15 @@ impl Leases {
             }
             None => what.to_owned(),
         };
-        Ok(CoreError::TooMany {
+        Ok(self.reached(name, what))
+    }
+
+    fn reached(&self, name: String, what: &'static str) -> CoreError {
+        metrics::counter!("leasehold_lease_cap_refusals_total", "cap" => what).increment(1);
+        CoreError::TooMany {
             message: format!("the {name} has as many live leases as it may; revoke some first"),
             retry_after: Ttl::from_secs(30),
-        })
+        }
     }
 
     /// The answer that an earlier request with the same idempotency key got.

@@ -37,7 +37,7 @@ use super::records::{Record, Records, kinds};
 use super::view::{Entry, View};
 
 pub use abandon::{Abandoned, GivenUp};
-pub use bulk::{BulkProgress, Selector};
+pub use bulk::{BulkProgress, Decided, Selector};
 pub use issue::Issuing;
 pub use sweep::SweepReport;
 
@@ -349,17 +349,44 @@ impl Leases {
         after: Option<Tag>,
         limit: usize,
     ) -> Result<(Vec<Lease>, Option<Tag>), CoreError> {
-        let (records, next) = match selector.label() {
-            Some(label) => {
-                self.records.labelled(NamespaceId::ROOT, kinds::LEASE, &label, after, limit).await?
-            }
-            None => {
-                let prefix = selector.prefix();
+        let (records, next) = match selector {
+            Selector::Prefix(prefix) => {
                 self.records.page(NamespaceId::ROOT, kinds::LEASE, prefix, after, limit).await?
             }
+            Selector::Entities(_)
+            | Selector::Mount(_)
+            | Selector::Operation(_)
+            | Selector::Overdue
+            | Selector::Role(..)
+            | Selector::Token(_) => self.labelled(&selector.labels(), after, limit).await?,
         };
         let leases = decode(&records)?.into_iter().map(|entry| entry.value).collect();
         Ok((leases, next))
+    }
+
+    /// A page of the leases with one of these labels, in the store's order.
+    async fn labelled(
+        &self,
+        labels: &[String],
+        after: Option<Tag>,
+        limit: usize,
+    ) -> Result<(Vec<Record>, Option<Tag>), CoreError> {
+        let mut found = BTreeMap::new();
+        let mut more = false;
+        for label in labels {
+            let (records, next) =
+                self.records.labelled(NamespaceId::ROOT, kinds::LEASE, label, after, limit).await?;
+            more |= next.is_some();
+            let named = records.into_iter().map(|record| {
+                let name = self.records.key(&self.view().full_name(&record.name)).name;
+                (*name.as_bytes(), record)
+            });
+            found.extend(named);
+        }
+        more |= found.len() > limit;
+        let page: Vec<_> = found.into_iter().take(limit).collect();
+        let last = page.last().map(|(name, _)| Tag::from_bytes(*name)).filter(|_| more);
+        Ok((page.into_iter().map(|(_, record)| record).collect(), last))
     }
 
     /// How many leases a mount has; only those whose revocation has failed when `overdue`.

@@ -100,6 +100,12 @@ pub struct TokenEntry {
     /// The role of that mount that matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_role: Option<String>,
+    /// The name within that mount that it was given to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_alias: Option<String>,
+    /// The groups that the method said its identity is in, by the ids of their aliases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// How long it was to live at first; zero for ever.

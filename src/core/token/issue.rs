@@ -69,6 +69,10 @@ pub struct NewToken {
     pub mount: Option<MountAccessor>,
     /// The role of that mount.
     pub auth_role: Option<String>,
+    /// The name within that mount that it is given to.
+    pub auth_alias: Option<String>,
+    /// The groups that the method says its identity is in, by the ids of their aliases.
+    pub groups: Vec<String>,
     /// `None` for a root token that never ends.
     pub lifetime: Option<NewLifetime>,
     /// Uses; zero for no limit.
@@ -84,13 +88,15 @@ pub struct NewToken {
 }
 
 impl NewToken {
-    /// The token of a log-in at `path` of `mount`, for a stored entity.
+    /// The token of a log-in at `path` of `mount`, for a stored entity that is in these groups, by
+    /// the ids of their aliases.
     pub fn for_login(
         grant: &Grant,
         mount: &MountFacts,
         kind: TokenKind,
         path: &str,
         entity_id: EntityId,
+        groups: Vec<String>,
     ) -> Self {
         let token = &grant.token;
         Self {
@@ -107,6 +113,8 @@ impl NewToken {
             role: None,
             mount: Some(mount.accessor.clone()),
             auth_role: Some(grant.role.clone()),
+            auth_alias: Some(grant.alias.clone()),
+            groups,
             lifetime: Some(NewLifetime {
                 wanted: Ttl::ZERO,
                 default_ttl: token.ttl.or(mount.default_ttl),
@@ -139,6 +147,8 @@ impl NewToken {
             role: None,
             mount: None,
             auth_role: None,
+            auth_alias: None,
+            groups: Vec::new(),
             lifetime: None,
             num_uses: 0,
             renewable: false,
@@ -170,7 +180,7 @@ impl IssuedToken {
 }
 
 /// What bounds a renewal, as the role and mount say now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RenewalBounds {
     /// What an increment of zero gives.
     pub default_ttl: Ttl,
@@ -182,6 +192,8 @@ pub struct RenewalBounds {
     pub period: Option<Ttl>,
     /// The end of the certificate presented now; `None` keeps the token's own.
     pub not_after: Option<Timestamp>,
+    /// The groups that its identity is in now, by the ids of their aliases; `None` keeps them.
+    pub groups: Option<Vec<String>>,
 }
 
 /// The answer that carries a token, just made or just renewed.
@@ -301,6 +313,9 @@ impl TokenStore {
             }
             entry.period = bounds.period.unwrap_or(entry.period);
             entry.not_after = bounds.not_after.or(entry.not_after);
+            if let Some(groups) = &bounds.groups {
+                entry.groups.clone_from(groups);
+            }
             let life = Lifetime {
                 issued_at: entry.created_at,
                 role_max: bounds.role_max,
@@ -502,6 +517,8 @@ fn entry(
         role: new.role,
         mount: new.mount,
         auth_role: new.auth_role,
+        auth_alias: new.auth_alias,
+        groups: new.groups,
         created_at: now,
         creation_ttl: span.map_or(Ttl::ZERO, |span| span.ttl),
         expires_at: span.map(|span| span.expires_at),

@@ -84,6 +84,8 @@ fn new(parent: Option<&IssuedToken>, ttl: Ttl) -> NewToken {
         role: None,
         mount: None,
         auth_role: None,
+        auth_alias: None,
+        groups: Vec::new(),
         lifetime: Some(NewLifetime {
             wanted: ttl,
             default_ttl: HOUR,

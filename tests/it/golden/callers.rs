@@ -138,6 +138,128 @@ async fn identities_answer_as_recorded() {
 }
 
 #[tokio::test]
+async fn entities_made_by_hand_answer_as_recorded() {
+    let mut stage = Stage::open("entities").await;
+    let methods = stage.root.read("sys/auth").await.data();
+    let (cert, other) = (&methods["cert/"]["accessor"], &methods["userpass/"]["accessor"]);
+    let asked = json!({ "name": "Ann", "metadata": { "team": "a" }, "policies": ["default"] });
+    let ann = text(&stage.post("identity/entity", asked).await["data"]["id"]);
+    stage.know(&ann, "<ann>");
+    stage.post("identity/entity", json!({ "name": "ann", "disabled": false })).await;
+    stage.post("identity/entity", json!({ "id": "none" })).await;
+    stage.post("identity/entity", json!({ "name": "a/b" })).await;
+    let bob = stage.post("identity/entity/name/bob", json!({ "policies": "default" })).await;
+    let bob = text(&bob["data"]["id"]);
+    stage.know(&bob, "<bob>");
+    stage.post("identity/entity/name/bob", json!({ "name": "Ann" })).await;
+
+    stage.list("identity/entity-alias/id").await;
+    let mut ids = Vec::new();
+    for (who, mount, name) in [(&ann, cert, "spiffe://test.example/ann"), (&bob, other, "bob")] {
+        let body = json!({
+            "name": name, "mount_accessor": mount, "canonical_id": who,
+            "custom_metadata": { "since": "today" },
+        });
+        let made = stage.post("identity/entity-alias", body).await;
+        ids.push(text(&made["data"]["id"]));
+        stage.know(&ids[ids.len() - 1], &format!("<alias of {name}>"));
+        // While there is one alone: ids are random, and so is the order of two.
+        if ids.len() == 1 {
+            stage.list("identity/entity-alias/id").await;
+        }
+    }
+    let taken = json!({ "name": "x", "mount_accessor": cert, "canonical_id": ann });
+    stage.post("identity/entity-alias", taken).await;
+    let at = format!("identity/entity-alias/id/{}", ids[1]);
+    stage.get(&at).await;
+    stage.post(&at, json!({ "custom_metadata": { "since": "yesterday" } })).await;
+    stage.get("identity/entity-alias/id/none").await;
+    stage.post("identity/entity-alias/id/none", json!({})).await;
+
+    stage.post("identity/entity/merge", json!({ "to_entity_id": ann })).await;
+    let merge = json!({ "from_entity_ids": [bob], "to_entity_id": ann });
+    stage.post("identity/entity/merge", merge).await;
+    stage.get(&format!("identity/entity/id/{bob}")).await;
+    stage.delete(&at).await;
+    stage.delete(&at).await;
+    stage.post("identity/entity/batch-delete", json!({})).await;
+    stage.post("identity/entity/batch-delete", json!({ "entity_ids": [ann] })).await;
+    stage.get(&format!("identity/entity/id/{ann}")).await;
+    for by in ["id", "name"] {
+        stage.root.write("identity/entity/name/eve", json!({})).await.ok();
+        let eve = stage.root.read("identity/entity/name/eve").await.data();
+        let eve = text(&eve[by]);
+        stage.know(&eve, "<eve>");
+        stage.delete(&format!("identity/entity/{by}/{eve}")).await;
+    }
+    stage.finish();
+}
+
+#[tokio::test]
+async fn groups_answer_as_recorded() {
+    let mut stage = Stage::open("groups").await;
+    let methods = stage.root.read("sys/auth").await.data();
+    let mount = &methods["userpass/"]["accessor"];
+    let ann = stage.root.write("identity/entity", json!({ "name": "ann" })).await.data();
+    let ann = text(&ann["id"]);
+    stage.know(&ann, "<ann>");
+    stage.list("identity/group/id").await;
+    let body = json!({
+        "name": "team", "policies": ["default"], "metadata": { "floor": "2" },
+        "member_entity_ids": [ann],
+    });
+    let team = text(&stage.post("identity/group", body).await["data"]["id"]);
+    stage.know(&team, "<team>");
+    stage.list("identity/group/id").await;
+    stage.post("identity/group", json!({ "type": "x" })).await;
+    stage.post("identity/group", json!({ "member_entity_ids": ["none"] })).await;
+    let org = json!({ "member_group_ids": [team] });
+    let org = text(&stage.post("identity/group/name/org", org).await["data"]["id"]);
+    stage.know(&org, "<org>");
+    let circle = json!({ "member_group_ids": [org] });
+    stage.post(&format!("identity/group/id/{team}"), circle).await;
+    stage.post(&format!("identity/group/id/{team}"), json!({ "policies": [] })).await;
+    stage.post("identity/group/name/org", json!({ "type": "external" })).await;
+    stage.get(&format!("identity/group/id/{team}")).await;
+    stage.get("identity/group/name/org").await;
+    stage.get("identity/group/id/none").await;
+    stage.get("identity/group/name/none").await;
+    stage.get(&format!("identity/entity/id/{ann}")).await;
+
+    let made = stage.post("identity/group/name/admins", json!({ "type": "external" })).await;
+    let admins = text(&made["data"]["id"]);
+    stage.know(&admins, "<admins>");
+    stage.list("identity/group-alias/id").await;
+    let alias = json!({ "name": "cn=a", "mount_accessor": mount, "canonical_id": admins });
+    let made = stage.post("identity/group-alias", alias).await;
+    let alias = text(&made["data"]["id"]);
+    stage.know(&alias, "<alias>");
+    let internal = json!({ "name": "cn=b", "mount_accessor": mount, "canonical_id": team });
+    stage.post("identity/group-alias", internal).await;
+    let at = format!("identity/group-alias/id/{alias}");
+    stage.get(&at).await;
+    stage.post(&at, json!({ "canonical_id": admins })).await;
+    stage.list("identity/group-alias/id").await;
+    stage.get("identity/group/name/admins").await;
+    for by in [
+        json!({ "name": "TEAM" }),
+        json!({ "id": org }),
+        json!({ "alias_id": alias }),
+        json!({ "alias_name": "cn=a", "alias_mount_accessor": mount }),
+        json!({ "name": "none" }),
+        json!({}),
+    ] {
+        stage.post("identity/lookup/group", by).await;
+    }
+    stage.list("identity/group/name").await;
+    stage.delete(&at).await;
+    stage.delete(&format!("identity/group/id/{team}")).await;
+    stage.delete("identity/group/name/org").await;
+    stage.delete("identity/group/name/org").await;
+    stage.finish();
+}
+
+#[tokio::test]
 async fn certificates_answer_as_recorded() {
     let mut stage = Stage::open("cert").await;
     stage.list("auth/cert/certs").await;

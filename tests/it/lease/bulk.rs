@@ -55,8 +55,8 @@ async fn leases_are_found_by_owner_role_and_mount() {
     }
     let accessor = world.mounted.facts.accessor.clone();
     for (selector, expected) in [
-        (Selector::Entity(EntityId::new("alice")), 5),
-        (Selector::Entity(EntityId::new("nobody")), 0),
+        (Selector::Entities(vec![EntityId::new("alice")]), 5),
+        (Selector::Entities(vec![EntityId::new("nobody")]), 0),
         (Selector::Role(accessor.clone(), "role".into()), 10),
         (Selector::Role(accessor.clone(), "other".into()), 0),
         (Selector::Mount(accessor), 10),
@@ -66,7 +66,8 @@ async fn leases_are_found_by_owner_role_and_mount() {
         let (total, _) = world.leases().selected(&selector, 0).await.unwrap();
         assert_eq!(total, expected, "{selector:?}");
     }
-    let all = world.leases().revoke_all(Selector::Entity(EntityId::new("alice"))).await.unwrap();
+    let all =
+        world.leases().revoke_all(Selector::Entities(vec![EntityId::new("alice")])).await.unwrap();
     world.sweep().await;
     assert!(world.progress(&all).await.complete);
     assert!(world.targets.live().iter().all(|name| name.starts_with('b')));

@@ -330,6 +330,44 @@ async fn nothing_is_issued_for_a_token_that_is_gone() {
 }
 
 #[tokio::test]
+async fn nothing_is_issued_to_an_entity_that_is_gone_and_merged_ones_leave_less_room() {
+    let world = World::with(|setup| setup.leases.per_owner_max = 3).await;
+    let records = world.test.unsealed.records.clone();
+    let entities = View::new(records.clone(), NamespaceId::ROOT, kinds::ENTITY, String::new());
+    entities.write("alice", &1, Precondition::Absent).await.unwrap();
+    let entity_row = Some(records.key(&entities.full_name("alice")));
+    let issuing = || Issuing { entity_row, ..world.issuing() };
+    world.leases().issue(issuing(), plan("pg", "u1", HOUR)).await.unwrap();
+    let former = [EntityId::new("bob"), EntityId::new("carl")];
+    for who in ["bob", "carl"] {
+        let issuing = Issuing { owner: owner(who), ..world.issuing() };
+        world.leases().issue(issuing, plan("pg", who, HOUR)).await.unwrap();
+    }
+    let full = Issuing { former: &former, ..issuing() };
+    let refused = world.leases().issue(full, plan("pg", "u2", HOUR)).await;
+    assert!(matches!(refused, Err(CoreError::TooMany { .. })), "{refused:?}");
+    let room = Issuing { former: &former[..1], ..issuing() };
+    world.leases().issue(room, plan("pg", "u3", HOUR)).await.unwrap();
+    entities.remove("alice").await.unwrap();
+    let refused = world.leases().issue(issuing(), plan("pg", "u4", HOUR)).await;
+    assert!(matches!(refused, Err(CoreError::Overloaded { .. })), "{refused:?}");
+    assert_eq!((world.targets.issues(), world.rows().await.len()), (4, 4));
+    // All that the three hold is one heap, page by page.
+    let all = Selector::Entities([&former[..], &[EntityId::new("alice")]].concat());
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let (page, next) = world.leases().search(&all, after, 3).await.unwrap();
+        found.extend(page.iter().map(name));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["bob", "carl", "u1", "u3"]);
+}
+
+#[tokio::test]
 async fn what_never_reached_its_target_is_forgotten_at_once() {
     let world = World::with(|setup| setup.leases.per_owner_max = 1).await;
     world.targets.set("pg", Mood::Unreachable);

@@ -42,6 +42,8 @@ fn token(secs: u64, parent: Option<&str>, num_uses: u64) -> NewToken {
         role: None,
         mount: None,
         auth_role: None,
+        auth_alias: None,
+        groups: Vec::new(),
         lifetime: Some(NewLifetime { wanted: Ttl::from_secs(secs), ..NewLifetime::default() }),
         num_uses,
         renewable: true,
@@ -93,7 +95,7 @@ async fn leases_come(node: &Node, targets: &Targets) {
         node.issue_to(&format!("lease-{n}"), owner, key.as_deref(), 200 + n).await;
     }
     targets.set("pg", Mood::Down);
-    node.leases.revoke_all(Selector::Entity(EntityId::new("alice"))).await.unwrap();
+    node.leases.revoke_all(Selector::Entities(vec![EntityId::new("alice")])).await.unwrap();
     node.pass(60).await;
     assert!(node.leases.count_overdue().await.unwrap() > 0);
     targets.set("pg", Mood::Up);

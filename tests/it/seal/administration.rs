@@ -73,6 +73,8 @@ impl Admin {
             role: None,
             mount: None,
             auth_role: None,
+            auth_alias: None,
+            groups: Vec::new(),
             lifetime: Some(NewLifetime {
                 wanted: HOUR,
                 default_ttl: HOUR,

@@ -131,6 +131,8 @@ impl Node {
             path: "database/creds/reader",
             owner: Owner::Entity(EntityId::new("app")),
             entity: None,
+            former: &[],
+            entity_row: None,
             asked_with: "",
             caller_expires_at: None,
             caller_row: None,

@@ -3,6 +3,7 @@
 pub mod approle;
 pub mod cert;
 pub mod identity;
+pub mod ldap;
 #[cfg(test)]
 mod scratch;
 pub mod token;

@@ -131,6 +131,8 @@ section! {
         crl_ca_file: PathBuf = PathBuf::new(),
         /// How old a fetched list may become before it is fetched again.
         crl_refresh_interval: Period = Period::from_secs(3600),
+        /// Hosts that LDAP directories may be on: `host` or `host:port`.
+        ldap_hosts: Vec<String> = Vec::new(),
     }
 }
 
@@ -514,13 +516,17 @@ impl Config {
     }
 
     fn judge_auth(&self, found: &mut Vec<Problem>) {
-        for (index, host) in self.auth.crl_hosts.iter().enumerate() {
-            let names_host = |uri: hyper::Uri| {
-                uri.authority().is_some_and(|at| at.as_str() == host && !host.contains('@'))
-            };
-            if !format!("http://{host}/").parse().is_ok_and(names_host) {
-                let text = "is no host or host:port such as crl.example.org or [::1]:8080";
-                found.push(Problem::new(format!("auth.crl_hosts[{index}]"), text));
+        for (key, hosts) in
+            [("crl_hosts", &self.auth.crl_hosts), ("ldap_hosts", &self.auth.ldap_hosts)]
+        {
+            for (index, host) in hosts.iter().enumerate() {
+                let names_host = |uri: hyper::Uri| {
+                    uri.authority().is_some_and(|at| at.as_str() == host && !host.contains('@'))
+                };
+                if !format!("http://{host}/").parse().is_ok_and(names_host) {
+                    let text = "is no host or host:port such as crl.example.org or [::1]:8080";
+                    found.push(Problem::new(format!("auth.{key}[{index}]"), text));
+                }
             }
         }
         let interval = self.auth.crl_refresh_interval;

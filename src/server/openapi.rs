@@ -28,7 +28,8 @@ pub fn generic() -> Result<Value, CoreError> {
     }
     let crl_source = CrlFetcher::new(&Auth::default())
         .map_err(|error| CoreError::internal(format!("no source of lists: {error}")))?;
-    let registry = run::registry(&Arc::new(TrustStore::new()), Arc::new(crl_source));
+    let trust = Arc::new(TrustStore::new());
+    let registry = run::registry(&trust, Arc::new(crl_source), &Auth::default());
     for (kind, build) in &registry.engines {
         for options in variants(kind) {
             let facts = facts(kind, &options);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, EdgeLimits};
 use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
 use crate::auth::approle::ApproleMethod;
+use crate::auth::ldap::{DirectoryHosts, LdapMethod};
 use crate::auth::userpass::{PasswordWork, UserpassMethod};
 use crate::auth::{self, cert::CertMethod};
 use crate::core::audit::broker::{AuditBroker, BrokerConfig};
@@ -35,7 +36,7 @@ use crate::storage::{self, Storage, StorageError};
 use crate::types::secret::{RandomError, fill_random};
 use crate::types::time::{Clock, SystemClock, Ttl};
 
-use super::config::{AuditSink as SinkConfig, Config, Problem, SealType, StorageType};
+use super::config::{AuditSink as SinkConfig, Auth, Config, Problem, SealType, StorageType};
 use super::crl_fetch::CrlFetcher;
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
@@ -248,7 +249,7 @@ async fn build_core(
     let mut node = [0u8; 8];
     fill_random(&mut node)?;
     let crl_source = Arc::new(CrlFetcher::new(&config.auth).map_err(BindError::from)?);
-    let registry = registry(&trust, crl_source);
+    let registry = registry(&trust, crl_source, &config.auth);
     let parts = Parts {
         storage,
         clock,
@@ -276,8 +277,8 @@ pub fn tables(
 }
 
 /// The engines and methods of this build, one line each. Revocation lists that are named by a URL come
-/// from `crl_source`.
-pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Registry {
+/// from `crl_source`; `auth` says what else methods may ask.
+pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, auth: &Auth) -> Registry {
     let mut registry = Registry::default();
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));
@@ -290,6 +291,11 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>) -> Regi
     };
     registry.methods.insert("cert", Box::new(cert));
     registry.methods.insert("approle", Box::new(|_| Ok(Arc::new(ApproleMethod::default()))));
+    let hosts = DirectoryHosts::new(&auth.ldap_hosts);
+    let ldap = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(LdapMethod::new(hosts.clone())))
+    };
+    registry.methods.insert("ldap", Box::new(ldap));
     let work = Arc::new(PasswordWork::new());
     let userpass = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
         Ok(Arc::new(UserpassMethod::new(work.clone())))

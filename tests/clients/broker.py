@@ -2,9 +2,13 @@
 
 import json
 import os
+import ssl
 import subprocess
 import tempfile
 import unittest
+import urllib.request
+
+from directory import Directory, free_port, wait_for
 
 PROGRAM = os.environ["LEASEHOLD"]
 
@@ -25,6 +29,32 @@ class Broker:
                 self.address = line.split()[1]
                 return
         raise RuntimeError("the broker did not start: " + open(self.path("log")).read())
+
+    def serve(self, tables):
+        """Goes on as `leasehold server` on the same files, with these tables of the configuration."""
+        self._process.terminate()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+        port = free_port()
+        self.address = "https://127.0.0.1:%d" % port
+        config = self.read("leasehold.toml").replace("127.0.0.1:0", "127.0.0.1:%d" % port)
+        with open(self.path("server.toml"), "w") as file:
+            file.write(config + "\n" + tables)
+        self._process = subprocess.Popen(
+            [PROGRAM, "server", "--config", self.path("server.toml")],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        wait_for(port, self._process)
+        trust = ssl.create_default_context(cafile=self.path("ca.pem"))
+        trust.load_cert_chain(*self.identity("admin"))
+        for key in self.unseal_keys["keys"]:
+            body = json.dumps({"key": key}).encode()
+            request = urllib.request.Request(self.address + "/v1/sys/unseal", body, method="PUT")
+            with urllib.request.urlopen(request, context=trust) as answer:
+                if not json.load(answer)["sealed"]:
+                    return
+        raise RuntimeError("all shares given and still sealed")
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -63,3 +93,22 @@ class WithBroker(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.broker.stop()
+
+
+class WithDirectory(WithBroker):
+    """A broker that may ask a directory."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = Directory()
+        try:
+            super().setUpClass()
+            cls.broker.serve('[auth]\nldap_hosts = ["127.0.0.1:%d"]\n' % cls.directory.port)
+        except BaseException:
+            cls.directory.stop()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.directory.stop()

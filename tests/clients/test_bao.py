@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from broker import WithBroker
+from broker import WithBroker, WithDirectory
 
 PROGRAM = os.environ["BAO"]
 
@@ -257,6 +257,35 @@ def load_tests(loader, _standard, _pattern):
     suite.addTests(loader.loadTestsFromTestCase(Bao))
     suite.addTest(Sealing("test_seal_and_unseal"))
     return suite
+
+
+class BaoWithDirectory(WithDirectory):
+    environment = Bao.environment
+    run_bao = Bao.run_bao
+    root = Bao.root
+
+    def test_ldap(self):
+        self.root("auth", "enable", "ldap")
+        self.root(
+            "write",
+            "auth/ldap/config",
+            "url=" + self.directory.url,
+            "userdn=dc=example,dc=org",
+            "userattr=uid",
+            "groupdn=dc=example,dc=org",
+            "binddn=cn=broker,dc=example,dc=org",
+            "bindpass=broker-secret",
+        )
+        self.root("write", "auth/ldap/groups/operators", "policies=operate")
+        # Its `login` has no such method, but what that would write can be written.
+        login = ["write", "-format=json", "auth/ldap/login/ann"]
+        done = self.run_bao(*login, "password=ann-secret")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        auth = json.loads(done.stdout)["auth"]
+        self.assertEqual(auth["token_policies"], ["default", "operate"])
+        refused = self.run_bao(*login, "password=wrong")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("invalid username or password", refused.stderr)
 
 
 if __name__ == "__main__":

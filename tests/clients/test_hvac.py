@@ -12,7 +12,7 @@ import hvac.exceptions
 import pyotp
 import zxingcpp
 
-from broker import WithBroker
+from broker import WithBroker, WithDirectory
 
 POLICY = 'path "secret/data/team/*" { capabilities = ["read"] }'
 
@@ -281,6 +281,51 @@ class Sealing(WithBroker):
         client.sys.submit_unseal_keys(keys)
         self.assertFalse(client.sys.is_sealed())
         self.assertTrue(client.is_authenticated())
+
+
+class HvacWithDirectory(WithDirectory):
+    client = Hvac.client
+    root = Hvac.root
+
+    def test_ldap(self):
+        root = self.root()
+        root.sys.enable_auth_method("ldap")
+        ldap = root.auth.ldap
+        ldap.configure(
+            url=self.directory.url,
+            userdn="dc=example,dc=org",
+            userattr="uid",
+            groupdn="dc=example,dc=org",
+            binddn="cn=broker,dc=example,dc=org",
+            bindpass="broker-secret",
+            insecure_tls=False,
+            use_token_groups=False,
+            token_policies=["everybody"],
+        )
+        config = ldap.read_configuration()["data"]
+        self.assertEqual((config["userattr"], config["token_policies"]), ("uid", ["everybody"]))
+        self.assertNotIn("bindpass", config)
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            ldap.configure(insecure_tls=True)
+        ldap.create_or_update_group("operators", policies=["operate"])
+        ldap.create_or_update_user("ann", policies=["own"], groups=["more"])
+        self.assertEqual(ldap.list_groups()["data"]["keys"], ["operators"])
+        self.assertEqual(ldap.list_users()["data"]["keys"], ["ann"])
+        self.assertEqual(ldap.read_group("operators")["data"], {"policies": ["operate"]})
+        self.assertEqual(
+            ldap.read_user("ann")["data"], {"policies": ["own"], "groups": "more"}
+        )
+        client = self.client()
+        auth = client.auth.ldap.login("Ann", "ann-secret")["auth"]
+        self.assertEqual(auth["policies"], ["default", "everybody", "operate", "own"])
+        self.assertEqual(auth["metadata"], {"username": "ann"})
+        self.assertTrue(client.is_authenticated())
+        client.auth.token.renew_self()
+        for name, password in [("ann", "wrong"), ("bob", "ann-secret"), ("*", "ann-secret")]:
+            with self.assertRaises(hvac.exceptions.InvalidRequest):
+                client.auth.ldap.login(name, password)
+        ldap.delete_user("ann")
+        ldap.delete_group("operators")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("totp/", "totp", &[]),
     ("auth/cert/", "cert", &[]),
     ("auth/approle/", "approle", &[]),
+    ("auth/ldap/", "ldap", &[]),
     ("auth/userpass/", "userpass", &[]),
 ];
 
@@ -73,6 +74,7 @@ pub(crate) fn tables() -> Vec<(&'static str, &'static [RouteSpec])> {
     let registry = run::registry(
         &Arc::new(TrustStore::new()),
         Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
+        &Auth::default(),
     );
     let kinds: BTreeSet<&str> =
         registry.engines.keys().chain(registry.methods.keys()).copied().collect();

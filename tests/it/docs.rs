@@ -294,7 +294,8 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
         }
     }
     let fetcher = Arc::new(CrlFetcher::new(&Auth::default()).unwrap());
-    for (name, build) in &run::registry(&Arc::new(TrustStore::new()), fetcher).methods {
+    let registry = run::registry(&Arc::new(TrustStore::new()), fetcher, &Auth::default());
+    for (name, build) in &registry.methods {
         let method = build(&facts("")).unwrap();
         found.extend(method.routes().iter().map(|spec| (*name, spec.pattern.to_owned(), spec)));
     }

@@ -26,6 +26,7 @@ mod docs;
 mod golden;
 mod http;
 mod kv;
+mod ldap;
 mod lease;
 mod rest;
 mod scheduler;

@@ -22,7 +22,8 @@ use password::Password;
 use token::Token;
 
 /// Every way to log in.
-static METHODS: &[&dyn Method] = &[&Approle, &Certificate, &Token, &Password { name: "userpass" }];
+static METHODS: &[&dyn Method] =
+    &[&Approle, &Certificate, &Token, &Password { name: "userpass" }, &Password { name: "ldap" }];
 
 /// A way to prove who one is.
 #[async_trait::async_trait(?Send)]

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::stage::Stage;
+use crate::support::pki::Ca;
+use crate::support::slapd::{BASE, BROKER, Slapd};
 
 #[tokio::test]
 async fn users_answer_as_recorded() {
@@ -127,5 +129,53 @@ async fn roles_and_secret_ids_answer_as_recorded() {
     stage.ask("DELETE", &format!("{accessor}/destroy"), by_accessor).await;
     stage.delete(role).await;
     stage.delete(role).await;
+    stage.finish();
+}
+
+#[tokio::test]
+async fn a_directory_answers_as_recorded() {
+    let directory = tokio::task::spawn_blocking(|| {
+        let directory = Slapd::start(&Ca::root("directories"));
+        directory.person("uid=ann", "ann", "");
+        directory.group("Ops", &[&format!("uid=ann,ou=people,{BASE}")]);
+        directory
+    });
+    let directory = directory.await.unwrap();
+    let tables = format!("[auth]\nldap_hosts = [{:?}]\n", directory.address());
+    let mut stage = Stage::open_with("ldap", tables).await;
+    stage.know(&directory.address(), "<directory>");
+    let config = "auth/ldap/config";
+    stage.get(config).await;
+    stage.post(config, json!({ "url": "ldaps://db.internal", "userdn": BASE })).await;
+    stage.post(config, json!({ "insecure_tls": true })).await;
+    let settings = json!({
+        "url": format!("ldap://{}", directory.address()), "binddn": BROKER.0, "bindpass": BROKER.1,
+        "userdn": format!("ou=people,{BASE}"), "userattr": "uid",
+        "groupdn": format!("ou=groups,{BASE}"), "token_policies": "default", "token_ttl": "1h",
+    });
+    stage.post(config, settings).await;
+    stage.get(config).await;
+    for (path, other) in [("auth/ldap/groups", "Ops"), ("auth/ldap/users", "Ann")] {
+        stage.list(path).await;
+        stage.post(&format!("{path}/{other}"), json!({ "policies": "default" })).await;
+        let path_of = |name: &str| format!("{path}/{}", name.to_lowercase());
+        let body = json!({ "policies": ["reader"], "groups": "others" });
+        stage.get(&path_of(other)).await;
+        stage.post(&path_of(other), body).await;
+        stage.get(&path_of(other)).await;
+        stage.list(path).await;
+    }
+    let nobody = stage.broker.nobody();
+    let login = "auth/ldap/login/ann";
+    for password in ["ann-secret", "wrong", ""] {
+        let body = json!({ "password": password });
+        stage.ask_as("nobody", &nobody, "POST", login, body).await;
+    }
+    directory.stop();
+    let body = json!({ "password": "ann-secret" });
+    stage.ask_as("nobody", &nobody, "POST", login, body).await;
+    stage.delete("auth/ldap/groups/ops").await;
+    stage.delete("auth/ldap/users/ann").await;
+    stage.delete("auth/ldap/users/ann").await;
     stage.finish();
 }

@@ -34,7 +34,12 @@ pub(super) struct Stage {
 impl Stage {
     /// On a broker that is unsealed and has everything mounted.
     pub(super) async fn open(area: &'static str) -> Self {
-        let mut stage = Self::fresh(area, 1, 1);
+        Self::open_with(area, String::new()).await
+    }
+
+    /// The same with further tables of the configuration.
+    pub(super) async fn open_with(area: &'static str, tables: String) -> Self {
+        let mut stage = Self::start(area, (1, 1), tables);
         stage.broker.init().await;
         stage.broker.unseal().await;
         stage.root = Arc::new(stage.broker.root());
@@ -51,8 +56,12 @@ impl Stage {
 
     /// On a broker that was never initialised.
     pub(super) fn fresh(area: &'static str, shares: u8, threshold: u8) -> Self {
+        Self::start(area, (shares, threshold), String::new())
+    }
+
+    fn start(area: &'static str, shares: (u8, u8), tables: String) -> Self {
         let server = "log_level = \"info\"".into();
-        let setup = Setup { server, shares: (shares, threshold), ..Setup::default() };
+        let setup = Setup { server, shares, tables, ..Setup::default() };
         let broker = Broker::start(setup);
         let root = Arc::new(broker.admin());
         Self { broker, root, area, known: Vec::new(), answers: Vec::new() }

@@ -7,6 +7,7 @@ pub mod opened;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;
+pub mod slapd;
 pub mod sshd;
 pub mod target;
 pub mod wire;

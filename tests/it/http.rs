@@ -1,5 +1,6 @@
 //! The whole broker through HTTPS, as its clients see it: one server process, shared by these tests.
 
+mod abuse;
 mod approles;
 mod audit;
 mod bad_input;

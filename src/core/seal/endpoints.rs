@@ -249,7 +249,7 @@ static TABLE: [Row; 12] = [
         ATTEMPT,
         ceremony_api::GENERATE_ROOT_FIELDS,
     )
-    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
+    .answers(Answer::Top(ceremony_api::GENERATE_ROOT_SHOWN)),
     row(
         Kind::GenerateRootUpdate,
         "generate-root-token-update",
@@ -258,7 +258,7 @@ static TABLE: [Row; 12] = [
         WRITE,
         &[KEY, NONCE],
     )
-    .answers(Answer::Bare(ceremony_api::GENERATE_ROOT_SHOWN)),
+    .answers(Answer::Top(ceremony_api::GENERATE_ROOT_SHOWN)),
 ];
 
 /// The table: what each path serves, and with which fields.
@@ -277,6 +277,27 @@ impl Endpoint {
     /// Its name, for metrics.
     pub fn name(&self) -> &'static str {
         self.row.spec.name
+    }
+
+    /// The body as clients of this path read it: bare, or where the table says so in an envelope as well,
+    /// as OpenBao's clients read one of the two names of generating a root token.
+    fn shown(&self, body: Value, id: &RequestId) -> Value {
+        let answer = self.row.spec.answers.to(self.verb.operation());
+        if body.is_null() || !matches!(answer, Answer::Top(_)) {
+            return body;
+        }
+        let envelope = json!({
+            "request_id": id,
+            "lease_id": "",
+            "renewable": false,
+            "lease_duration": 0,
+            "data": body,
+            "wrap_info": null,
+            "warnings": null,
+            "auth": null,
+            "mount_type": "system",
+        });
+        ceremony_api::with(body, envelope)
     }
 
     /// Whether it is more than a look.
@@ -344,7 +365,7 @@ pub async fn serve(
 ) -> Result<(u16, Value), CoreError> {
     let call = Call { core, endpoint, fields: &fields, connection, token: token.as_ref() };
     if !endpoint.is_audited() {
-        return call.answer().await.map(|answer| (answer.status, answer.body));
+        return call.answer().await.map(|done| (done.status, endpoint.shown(done.body, id)));
     }
     let operation = endpoint.verb.operation();
     let path = endpoint.row.spec.pattern;
@@ -370,7 +391,7 @@ pub async fn serve(
         }
         return Err(refused_by_audit(error));
     }
-    result.map(|answer| (answer.status, answer.body))
+    result.map(|done| (done.status, endpoint.shown(done.body, id)))
 }
 
 impl Call<'_> {

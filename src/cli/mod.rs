@@ -15,6 +15,7 @@ mod openapi;
 mod operator;
 mod output;
 mod policy;
+mod print;
 mod server;
 mod session;
 mod table;
@@ -83,7 +84,7 @@ enum Connected {
     /// Make, see and end tokens
     #[command(subcommand)]
     Token(token::Token),
-    /// See and set policies, and have them explained
+    /// See, set and format policies, and have them explained
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Look after the audit
@@ -94,6 +95,9 @@ enum Connected {
     OpenApi(openapi::OpenApi),
     /// Say what a path is for, and which fields it takes
     PathHelp(openapi::PathHelp),
+    /// Print what commands would use
+    #[command(subcommand)]
+    Print(print::Print),
     /// Mount secrets engines
     #[command(subcommand)]
     Secrets(mounts::Secrets),
@@ -204,6 +208,9 @@ fn run(line: Line, process: &mut Process) -> Result<Finish, CliError> {
     if let Connected::Audit(audit::Audit::Verify(command)) = &command {
         return command.run(process).map(|()| Finish::Done);
     }
+    if let Connected::Policy(policy::Policy::Fmt(command)) = &command {
+        return command.run(process).map(|()| Finish::Done);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -254,6 +261,7 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
         Connected::Audit(command) => command.run(session).await?,
         Connected::OpenApi(command) => command.run(session).await?,
         Connected::PathHelp(command) => command.run(session).await?,
+        Connected::Print(command) => command.run(session)?,
         Connected::Secrets(command) => command.run(session).await?,
         Connected::Auth(command) => command.run(session).await?,
     }

@@ -19,12 +19,7 @@ pub enum Secrets {
     /// Change a secrets engine's settings
     Tune(Tune),
     /// Move a secrets engine to another path
-    Move {
-        /// Where it is
-        from: String,
-        /// Where it goes
-        to: String,
-    },
+    Move(Move),
 }
 
 /// Subcommands of `leasehold auth`.
@@ -38,6 +33,17 @@ pub enum Auth {
     Disable(At),
     /// Change an auth method's settings
     Tune(Tune),
+    /// Move an auth method to another path
+    Move(Move),
+}
+
+/// `move`
+#[derive(Debug, clap::Args)]
+pub struct Move {
+    /// Where it is
+    from: String,
+    /// Where it goes
+    to: String,
 }
 
 /// `list`
@@ -60,7 +66,7 @@ pub struct Enable {
     #[arg(long, value_name = "NUMBER")]
     version: Option<u32>,
     #[command(flatten)]
-    settings: Settings,
+    settings: Box<Settings>,
 }
 
 /// `disable`
@@ -76,7 +82,7 @@ pub struct Tune {
     /// Where it is mounted
     path: String,
     #[command(flatten)]
-    settings: Settings,
+    settings: Box<Settings>,
 }
 
 /// What can be set when mounting and later.
@@ -94,6 +100,34 @@ pub struct Settings {
     /// unauth or hidden: who may see that it is there
     #[arg(long, value_name = "WHO")]
     listing_visibility: Option<String>,
+    /// Request field that the audit shows in clear; may be given several times
+    #[arg(long, value_name = "NAME")]
+    audit_non_hmac_request_keys: Vec<String>,
+    /// Response field that the audit shows in clear; may be given several times
+    #[arg(long, value_name = "NAME")]
+    audit_non_hmac_response_keys: Vec<String>,
+    /// Request header for the engine; may be given several times
+    #[arg(long, value_name = "NAME")]
+    passthrough_request_headers: Vec<String>,
+    /// Header that the engine may answer; may be given several times
+    #[arg(long, value_name = "NAME")]
+    allowed_response_headers: Vec<String>,
+    /// Kind of token that an auth method makes: service, batch, default-service or default-batch
+    #[arg(long, value_name = "TYPE")]
+    token_type: Option<String>,
+    /// Failed log-ins after which an auth method locks a name
+    #[arg(long, value_name = "COUNT")]
+    user_lockout_threshold: Option<u64>,
+    /// How long the name stays locked
+    #[arg(long, value_name = "DURATION")]
+    user_lockout_duration: Option<String>,
+    /// How long failures are remembered
+    #[arg(long, value_name = "DURATION")]
+    user_lockout_counter_reset_duration: Option<String>,
+    /// Whether no name is locked
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          require_equals = true)]
+    user_lockout_disable: Option<bool>,
     /// Option of the engine, key=value; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     options: Vec<String>,
@@ -120,15 +154,7 @@ impl Secrets {
             Self::Enable(command) => command.run(session, SECRETS).await,
             Self::Disable(command) => command.run(session, SECRETS).await,
             Self::Tune(command) => command.run(session, SECRETS).await,
-            Self::Move { from, to } => {
-                let reply = session.write("sys/remount", json!({ "from": from, "to": to })).await?;
-                let done = format!("Moved the secrets engine from {from} to {to}");
-                if session.output().is_document() {
-                    session.output().reply(&reply, &done)
-                } else {
-                    session.output().success(&done)
-                }
-            }
+            Self::Move(command) => command.run(session, SECRETS).await,
         }
     }
 }
@@ -144,6 +170,28 @@ impl Auth {
             Self::Enable(command) => command.run(session, AUTH).await,
             Self::Disable(command) => command.run(session, AUTH).await,
             Self::Tune(command) => command.run(session, AUTH).await,
+            Self::Move(command) => command.run(session, AUTH).await,
+        }
+    }
+}
+
+impl Move {
+    async fn run(self, session: &mut Session<'_>, kind: Kind) -> Result<(), CliError> {
+        let place = |path: &str| {
+            let path = path.trim_matches('/');
+            match kind.api {
+                // The server names auth methods with auth/, people often do not.
+                "sys/auth" => format!("auth/{}/", path.strip_prefix("auth/").unwrap_or(path)),
+                _ => format!("{path}/"),
+            }
+        };
+        let (from, to) = (place(&self.from), place(&self.to));
+        let reply = session.write("sys/remount", json!({ "from": from, "to": to })).await?;
+        let done = format!("Moved the {} from {from} to {to}", kind.what);
+        if session.output().is_document() || session.output().wants_field() {
+            session.output().reply(&reply, &done)
+        } else {
+            session.output().success(&done)
         }
     }
 }
@@ -241,10 +289,27 @@ impl Settings {
             ("default_lease_ttl", &self.default_lease_ttl),
             ("max_lease_ttl", &self.max_lease_ttl),
             ("listing_visibility", &self.listing_visibility),
+            ("token_type", &self.token_type),
         ] {
             if let Some(text) = text {
                 body.insert(name.to_owned(), json!(text));
             }
+        }
+        for (name, list) in [
+            ("audit_non_hmac_request_keys", &self.audit_non_hmac_request_keys),
+            ("audit_non_hmac_response_keys", &self.audit_non_hmac_response_keys),
+            ("passthrough_request_headers", &self.passthrough_request_headers),
+            ("allowed_response_headers", &self.allowed_response_headers),
+        ] {
+            // One empty name takes all away, as a list cannot be empty on a command line.
+            let names: Vec<&String> = list.iter().filter(|name| !name.is_empty()).collect();
+            if !list.is_empty() {
+                body.insert(name.to_owned(), json!(names));
+            }
+        }
+        let lockout = self.lockout();
+        if !lockout.is_empty() {
+            body.insert("user_lockout_config".to_owned(), Value::Object(lockout));
         }
         let options: Map<String, Value> = values::plain(&self.options)?
             .into_iter()
@@ -254,6 +319,18 @@ impl Settings {
             body.insert("options".to_owned(), Value::Object(options));
         }
         Ok(body)
+    }
+
+    /// When an auth method locks a name.
+    fn lockout(&self) -> Map<String, Value> {
+        let duration = |text: &Option<String>| text.as_ref().map(|text| json!(text));
+        let all = [
+            ("lockout_threshold", self.user_lockout_threshold.map(Value::from)),
+            ("lockout_duration", duration(&self.user_lockout_duration)),
+            ("lockout_counter_reset", duration(&self.user_lockout_counter_reset_duration)),
+            ("lockout_disable", self.user_lockout_disable.map(Value::from)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     /// Mounting takes all but the description and options below `config`.
@@ -301,6 +378,18 @@ mod tests {
             body(&["database", "--max-lease-ttl=1h", "--description=d", "--options=a=b"]).1,
             json!({"type": "database", "description": "d", "options": {"a": "b"},
                    "config": {"max_lease_ttl": "1h"}})
+        );
+        let lockout = ["userpass", "--user-lockout-threshold=3", "--user-lockout-disable"];
+        assert_eq!(
+            body(&lockout).1,
+            json!({"type": "userpass", "config": {
+                "user_lockout_config": {"lockout_threshold": 3, "lockout_disable": true}}})
+        );
+        let keys = ["kv", "--audit-non-hmac-request-keys=a", "--audit-non-hmac-request-keys=b"];
+        assert_eq!(
+            body(&[&keys[..], &["--allowed-response-headers="]].concat()).1,
+            json!({"type": "kv", "config": {
+                "audit_non_hmac_request_keys": ["a", "b"], "allowed_response_headers": []}})
         );
     }
 }

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::error::CliError;
-use super::session::Session;
-use super::values;
+use super::session::{Process, Session};
+use super::{table, values};
+use crate::server::policy_text;
 
 /// Subcommands of `leasehold policy`.
 #[derive(Debug, clap::Subcommand)]
@@ -28,8 +29,54 @@ pub enum Policy {
         /// Name
         name: String,
     },
-    /// Explain why an operation on a path is allowed or denied
+    /// Put a policy into the usual style, without a server
+    Fmt(Fmt),
+    /// Explain why an operation on a path is allowed or denied, and by which rule
     Explain(Explain),
+}
+
+/// `leasehold policy fmt`
+#[derive(Debug, clap::Args)]
+pub struct Fmt {
+    /// File with the policy in HCL, which is rewritten; - for standard input to standard output
+    file: String,
+    /// Change nothing; exit with 1 when the style differs
+    #[arg(long)]
+    check: bool,
+}
+
+impl Fmt {
+    /// Formats the file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written, a policy that the server would refuse, or with
+    /// `-check` one in another style.
+    pub fn run(&self, process: &mut Process) -> Result<(), CliError> {
+        let (file, is_stdin) = (self.file.as_str(), self.file == "-");
+        let source = if is_stdin { file.to_owned() } else { format!("@{file}") };
+        let text = values::text(&source, process.stdin.as_mut())?;
+        let styled = policy_text::format(&text).map_err(|problem| {
+            CliError::local(format!("{file}: {problem}"), "put that right and try again")
+        })?;
+        if self.check {
+            return if styled == text {
+                Ok(())
+            } else {
+                Err(CliError::local(
+                    format!("{file} is not in the usual style"),
+                    format!("run: leasehold policy fmt {file}"),
+                ))
+            };
+        }
+        if is_stdin {
+            return process.output.raw(&styled);
+        }
+        if styled != text {
+            std::fs::write(file, styled)
+                .map_err(CliError::system(format!("cannot write {file}")))?;
+        }
+        process.output.success(&format!("Formatted policy: {file}"))
+    }
 }
 
 /// `leasehold policy explain`
@@ -49,6 +96,9 @@ pub struct Explain {
     /// Judge this entity instead of the caller
     #[arg(long, value_name = "ID", conflicts_with_all = ["policy", "accessor"])]
     entity: Option<String>,
+    /// Parameter of the request, key=value; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    parameter: Vec<String>,
 }
 
 impl Policy {
@@ -81,6 +131,7 @@ impl Policy {
                 let reply = session.delete(&format!("sys/policies/acl/{name}")).await?;
                 session.output().reply(&reply, &format!("Deleted policy: {name}"))
             }
+            Self::Fmt(command) => command.run(session.process),
             Self::Explain(command) => command.run(session).await,
         }
     }
@@ -100,13 +151,63 @@ impl Explain {
         if let Some(entity) = self.entity {
             body.insert("entity_id".to_owned(), json!(entity));
         }
-        if body.len() == 2 {
+        if !self.parameter.is_empty() {
+            let parameters: Map<String, Value> = values::plain(&self.parameter)?
+                .into_iter()
+                .map(|(name, value)| (name, Value::String(value)))
+                .collect();
+            body.insert("parameters".to_owned(), Value::Object(parameters));
+        }
+        if !["policies", "accessor", "entity_id"].iter().any(|who| body.contains_key(*who)) {
             let (name, value) = oneself(session).await?;
             body.insert(name.to_owned(), value);
         }
         let reply = session.write("sys/explain", Value::Object(body)).await?;
-        session.output().reply(&reply, "")
+        if session.output().is_document() || session.output().wants_field() {
+            return session.output().reply(&reply, "");
+        }
+        let text = explained(reply.data());
+        session.output().line(&table::printable(text.trim_end()))
     }
+}
+
+/// The decision, its reason, and the rules as they would stand in a policy: the one that decided first.
+fn explained(data: &Value) -> String {
+    let text = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or_default();
+    let allowed = data.get("allowed").and_then(Value::as_bool) == Some(true);
+    let verdict = if allowed { "allowed" } else { "denied" };
+    let mut out =
+        format!("{verdict}: {} on {}\n{}\n", text("operation"), text("path"), text("reason"));
+    if let Some(rule) = data.get("matched").filter(|rule| rule.is_object()) {
+        out.push_str(&format!("\nDecided by:\n{}", stanza(rule)));
+    }
+    let others = data.get("others").and_then(Value::as_array).into_iter().flatten();
+    for (index, rule) in others.enumerate() {
+        if index == 0 {
+            out.push_str("\nAlso match, and count less:\n");
+        }
+        out.push_str(&stanza(rule));
+    }
+    if let Some(scopes) = data.get("scopes").and_then(Value::as_array) {
+        out.push_str(&format!("\nNarrowed to: {}\n", words(scopes, "")));
+    }
+    out
+}
+
+fn stanza(rule: &Value) -> String {
+    let list = |name: &str| rule.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let path = rule.get("path").map(Value::to_string).unwrap_or_default();
+    let (policies, capabilities) = (list("policies"), list("capabilities"));
+    format!(
+        "path {path} {{ # {}\n  capabilities = [{}]\n}}\n",
+        words(&policies, ""),
+        words(&capabilities, "\"")
+    )
+}
+
+fn words(list: &[Value], quote: &str) -> String {
+    let words = list.iter().filter_map(Value::as_str).map(|word| format!("{quote}{word}{quote}"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// How the server knows the caller: a token by its accessor, a certificate by its policies.
@@ -117,4 +218,27 @@ async fn oneself(session: &Session<'_>) -> Result<(&'static str, Value), CliErro
     }
     let policies = reply.data().get("policies").cloned();
     Ok(("policies", policies.ok_or(CliError::Answer("policies"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_shows_the_rule_that_decided_as_it_stands_in_a_policy() {
+        let data = json!({
+            "allowed": false, "operation": "update", "path": "kv/a",
+            "reason": "no policy grants update",
+            "matched": {"path": "kv/a", "policies": ["one", "two"], "capabilities": ["read"]},
+            "others": [{"path": "kv/*", "policies": ["one"], "capabilities": ["list", "read"]}],
+            "scopes": null,
+        });
+        assert_eq!(
+            explained(&data),
+            "denied: update on kv/a\nno policy grants update\n\nDecided by:\n\
+             path \"kv/a\" { # one, two\n  capabilities = [\"read\"]\n}\n\n\
+             Also match, and count less:\n\
+             path \"kv/*\" { # one\n  capabilities = [\"list\", \"read\"]\n}\n"
+        );
+    }
 }

@@ -38,7 +38,7 @@ pub struct GlobalFlags {
     /// Present the certificate alone, whatever token is set or stored
     #[arg(long, global = true)]
     pub no_token: bool,
-    /// Have the answer wrapped in a single-use token that lives this long
+    /// Have the answer wrapped in a single-use token that lives this long [env: LEASEHOLD_WRAP_TTL]
     #[arg(long, global = true, value_name = "DURATION")]
     pub wrap_ttl: Option<String>,
     /// Form of the output [env: LEASEHOLD_FORMAT] [default: table]
@@ -144,8 +144,10 @@ impl<'a> Session<'a> {
         {
             settings.token = file.load()?;
         }
+        let wrap_ttl =
+            flags.wrap_ttl.or_else(|| variable(&process.env, "WRAP_TTL").map(|(_, value)| value));
         let client = Client::new(settings)?;
-        Ok(Self { client, process, token_file, wrap_ttl: flags.wrap_ttl })
+        Ok(Self { client, process, token_file, wrap_ttl })
     }
 
     /// Where output goes.

@@ -59,6 +59,11 @@ impl Client {
         self.token = token;
     }
 
+    /// The token that requests carry.
+    pub fn token(&self) -> Option<&SecretString> {
+        self.token.as_ref()
+    }
+
     /// Whether requests carry a token.
     pub fn has_token(&self) -> bool {
         self.token.is_some()

@@ -10,6 +10,7 @@ pub mod config;
 pub mod crl_fetch;
 pub mod files;
 pub mod openapi;
+pub mod policy_text;
 pub mod postgres_login;
 pub mod process;
 mod refusals;

@@ -24,6 +24,7 @@
 pub mod capability;
 pub mod constraint;
 pub mod error;
+pub mod format;
 mod json;
 pub mod password;
 pub mod pattern;

@@ -319,8 +319,69 @@ fn policies_are_written_read_and_explained() {
     assert_eq!(explained["data"]["missing_capability"], "update");
     let own = dev.json("admin", &["policy", "explain", "secret/data/x", "update"]);
     assert_eq!(own["data"]["allowed"], true);
+    let shown =
+        dev.ok("admin", &["policy", "explain", "-policy=narrow", "secret/data/x", "update"]);
+    let stanza = "path \"secret/data/x\" { # narrow\n  capabilities = [\"read\"]\n}\n";
+    assert!(shown.starts_with("denied: update on secret/data/x\n"), "{shown}");
+    assert!(shown.contains(stanza), "{shown}");
     dev.ok("admin", &["policy", "delete", "narrow"]);
     dev.refused("admin", &["policy", "read", "narrow"]);
+}
+
+#[test]
+fn policies_are_formatted_without_a_server() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("p.hcl");
+    let file = file.to_str().unwrap();
+    let run = |args: &[&str]| leasehold(args).output().unwrap();
+    std::fs::write(file, "path \"a\" {capabilities=[\"read\",]} # all\n").unwrap();
+    assert_eq!(run(&["policy", "fmt", "-check", file]).status.code(), Some(1));
+    assert!(run(&["policy", "fmt", file]).status.success());
+    let styled = "path \"a\" {\n  capabilities = [\"read\"]\n} # all\n";
+    assert_eq!(std::fs::read_to_string(file).unwrap(), styled);
+    assert!(run(&["policy", "fmt", "-check", file]).status.success());
+    // What the server would refuse stays as it is.
+    let wrong = "path \"a\" {capabilities=[\"fly\"]}";
+    std::fs::write(file, wrong).unwrap();
+    let refused = run(&["policy", "fmt", file]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("fly"), "{}", text(&refused.stderr));
+    assert_eq!(std::fs::read_to_string(file).unwrap(), wrong);
+}
+
+#[test]
+fn mounts_are_tuned_and_moved() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["auth", "enable", "userpass"]);
+    dev.ok("admin", &["auth", "move", "userpass", "people"]);
+    assert!(dev.ok("admin", &["auth", "list"]).contains("people/"));
+    dev.ok("admin", &["auth", "tune", "-user-lockout-threshold=3", "-token-type=batch", "people"]);
+    let tuned = dev.json("admin", &["auth", "tune", "people"])["data"].clone();
+    assert_eq!(tuned["user_lockout_config"]["lockout_threshold"], 3);
+    assert_eq!(tuned["token_type"], "batch");
+    dev.ok("admin", &["secrets", "enable", "-path=a", "kv"]);
+    dev.ok("admin", &["secrets", "move", "a", "b"]);
+    let audited = "-audit-non-hmac-request-keys=";
+    let keys = [&format!("{audited}x"), &format!("{audited}y")];
+    dev.ok("admin", &["secrets", "tune", keys[0], keys[1], "-description=d", "b"]);
+    let field = "-field=audit_non_hmac_request_keys";
+    assert_eq!(dev.ok("admin", &["secrets", "tune", field, "b"]), r#"["x","y"]"#);
+    dev.ok("admin", &["secrets", "tune", audited, "b"]);
+    assert_eq!(dev.ok("admin", &["secrets", "tune", field, "b"]), "[]");
+    let list = dev.ok("admin", &["secrets", "list", "-format=yaml"]);
+    assert!(list.contains("\n  description: d\n"), "{list}");
+}
+
+#[test]
+fn the_token_in_use_is_printed_and_answers_are_wrapped_by_the_environment() {
+    let (_temp, dev) = fresh();
+    assert_eq!(dev.run("admin", &["print", "token"]).status.code(), Some(1));
+    dev.ok("admin", &["login", "-no-print"]);
+    let token = dev.ok("admin", &["print", "token"]);
+    assert!(token.starts_with("lhs."), "{token}");
+    let mut read = dev.as_("workload", &["-no-token", "read", "secret/data/hello"]);
+    let wrapped = read.env("LEASEHOLD_WRAP_TTL", "60s").output().unwrap();
+    assert!(text(&wrapped.stdout).contains("wrapping_token"), "{}", text(&wrapped.stdout));
 }
 
 #[test]

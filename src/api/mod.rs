@@ -5,6 +5,7 @@ mod envelope;
 mod extract;
 mod json;
 pub mod openapi;
+mod origin;
 pub mod sys;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::core::seal::endpoints;
 use crate::types::id::RequestId;
 
 use extract::Parsed;
+use origin::Sender;
 
 /// What the edge works with.
 #[derive(Clone)]
@@ -80,6 +82,32 @@ async fn answer(
 
 /// Serves one request; the second part is the route's name for the metrics.
 async fn serve(
+    edge: Edge,
+    connection: ConnectionInfo,
+    request: HttpRequest<Body>,
+    id: RequestId,
+) -> (Response<Body>, String) {
+    match origin::judge(&edge.core, &request) {
+        Sender::Direct => serve_sent(edge, connection, request, id).await,
+        Sender::Preflight(page) => (page.preflight(), "preflight".to_owned()),
+        Sender::Page(page) => {
+            let (mut response, route) = serve_sent(edge, connection, request, id).await;
+            page.add_to(&mut response);
+            (response, route)
+        }
+        Sender::Refused(refusal) => {
+            let received_at = edge.core.clock.now();
+            let path = request.uri().path();
+            let path = path.strip_prefix("/v1/").unwrap_or(path);
+            let verb = verb_of(request.method());
+            let response = refuse(&edge, connection, refusal, id, received_at, verb, path).await;
+            (response, "refused".to_owned())
+        }
+    }
+}
+
+/// Serves a request whose sender may ask.
+async fn serve_sent(
     edge: Edge,
     connection: ConnectionInfo,
     request: HttpRequest<Body>,

@@ -15,16 +15,19 @@ use crate::types::time::{Clock, Ttl};
 use super::acl::permit::Permit;
 use super::audit::broker::AuditBroker;
 use super::caller::Caller;
+use super::cors::Cors;
 use super::engine::EngineRequest;
 use super::error::CoreError;
 use super::hold::HoldCell;
 use super::identity::IdentityStore;
+use super::in_flight::InFlight;
 use super::lease::{LeaseSettings, Leases, Surroundings};
 use super::lockout::Lockouts;
 use super::mount::{MountTable, Registry};
 use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
 use super::policies::PolicyStore;
+use super::process::ServerProcess;
 use super::quota::Quotas;
 use super::records::Records;
 use super::reply::Reply;
@@ -99,10 +102,13 @@ pub struct Core {
     pub settings: CoreSettings,
     /// This process, among all that share the store.
     pub node: u64,
+    /// The requests that are being served.
+    pub in_flight: InFlight,
     registry: Arc<Registry>,
     phase: ArcSwap<Phase>,
     phase_changes: watch::Sender<u64>,
     system: OnceLock<Vec<Box<dyn SystemRoutes>>>,
+    process: OnceLock<Box<dyn ServerProcess>>,
 }
 
 impl Core {
@@ -117,10 +123,12 @@ impl Core {
             seal: parts.seal,
             settings: parts.settings,
             node: parts.node,
+            in_flight: InFlight::default(),
             registry: Arc::new(parts.registry),
             phase: ArcSwap::from_pointee(phase),
             phase_changes: watch::Sender::new(0),
             system: OnceLock::new(),
+            process: OnceLock::new(),
         })
     }
 
@@ -133,6 +141,20 @@ impl Core {
     /// The tables installed.
     pub fn system(&self) -> &[Box<dyn SystemRoutes>] {
         self.system.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Names the process around the core. Once, before the first request.
+    pub fn run_in(&self, process: Box<dyn ServerProcess>) {
+        // As with the tables, the first one stays.
+        let _ = self.process.set(process);
+    }
+
+    /// The process around the core.
+    ///
+    /// # Errors
+    /// `Unsupported` when there is none that tells anything.
+    pub fn process(&self) -> Result<&dyn ServerProcess, CoreError> {
+        self.process.get().map(Box::as_ref).ok_or(CoreError::Unsupported)
     }
 
     /// What can be mounted.
@@ -188,6 +210,8 @@ pub struct Unsealed {
     pub tokens: Arc<TokenStore>,
     /// Leases.
     pub leases: Arc<Leases>,
+    /// Which web pages may ask.
+    pub cors: Cors,
     /// Who failed to log in.
     pub lockouts: Lockouts,
     /// Who was seen lately, by certificate.
@@ -239,6 +263,7 @@ impl Unsealed {
         Ok(Arc::new(Self {
             policies: Arc::new(PolicyStore::new(records.clone())),
             passwords: PasswordPolicies::new(records.clone()),
+            cors: Cors::load(records.clone()).await?,
             quotas,
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
             lockouts: Lockouts::new(core.clock.clone()),

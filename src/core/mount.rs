@@ -51,6 +51,10 @@ pub struct MountConfig {
     pub audit_non_hmac_response_keys: Vec<String>,
     /// `hidden`, or `unauth` to be listed to anybody.
     pub listing_visibility: String,
+    /// Request headers that engines may see. Kept for clients that ask; no engine sees headers.
+    pub passthrough_request_headers: Vec<String>,
+    /// Headers that engines may answer. Kept for clients that ask; no engine answers headers.
+    pub allowed_response_headers: Vec<String>,
     /// Kind of token that an auth mount makes.
     pub token_type: RoleTokenType,
     /// When an auth mount locks an identity.
@@ -182,6 +186,8 @@ pub struct Registry {
     pub engines: BTreeMap<&'static str, BuildEngine>,
     /// Auth methods.
     pub methods: BTreeMap<&'static str, BuildMethod>,
+    /// What the `database` engine connects to, as its configuration names it.
+    pub databases: &'static [&'static str],
 }
 
 type Table = HashMap<String, Arc<Mounted>>;

@@ -62,6 +62,7 @@ impl Core {
             request.path.as_str(),
             &request.connection,
         );
+        let _listed = self.in_flight.enter(&request);
         let mutating = request.verb.operation().is_write();
         let mut ticket = self.audit.open(summary, mutating).await.map_err(refused_by_audit)?;
         let mut served = ServedBy::route("none");

@@ -63,6 +63,9 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
     if touched(kinds::QUOTA) {
         unsealed.quotas.load().await?;
     }
+    if touched(kinds::SETTING) {
+        unsealed.cors.reload().await?;
+    }
     if touched(kinds::CORE) {
         unsealed.leases.load_hold().await?;
     }

@@ -38,6 +38,7 @@ use crate::types::time::{Clock, SystemClock, Ttl};
 
 use super::config::{AuditSink as SinkConfig, Auth, Config, Problem, SealType, StorageType};
 use super::crl_fetch::CrlFetcher;
+use super::facts::ProcessFacts;
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
 
@@ -82,6 +83,7 @@ impl Server {
         let everybody = config.telemetry.unauthenticated_metrics;
         let access = if everybody { Access::Public } else { Access::Caller };
         core.install(tables(Box::new(move || render.render()), access));
+        core.run_in(Box::new(ProcessFacts::new(config)));
         if let Err(error) = core.unseal_automatically().await {
             // It answers all the same, as a sealed server does.
             tracing::error!(%error, reason = error.reason(), "not unsealed by the key file");
@@ -279,7 +281,7 @@ pub fn tables(
 /// The engines and methods of this build, one line each. Revocation lists that are named by a URL come
 /// from `crl_source`; `auth` says what else methods may ask.
 pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, auth: &Auth) -> Registry {
-    let mut registry = Registry::default();
+    let mut registry = Registry { databases: engines::database::PLUGINS, ..Registry::default() };
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));
     registry.engines.insert("ssh", Box::new(engines::ssh::build));

@@ -3,16 +3,18 @@
 //! Only this program's own modules are ever logged below `info`: what libraries print when they
 //! debug themselves (frames, statements, handshakes) may hold what must not be in a log.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::config::LogFormat;
 
@@ -28,7 +30,7 @@ const SECONDS: [f64; 14] =
 /// # Errors
 /// A level that cannot be parsed, or logging that is already started.
 pub fn start_logging(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
-    let targets = parse_level(level)?;
+    let (filter, handle) = reload::Layer::new(parse_level(level)?);
     let terminal = std::io::stderr().is_terminal();
     let human = match format {
         LogFormat::Auto => terminal,
@@ -42,9 +44,140 @@ pub fn start_logging(format: LogFormat, level: &str) -> Result<(), TelemetryErro
         layer.json().flatten_event(true).with_current_span(false).boxed()
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(targets))
+        .with(layer.with_filter(filter))
         .try_init()
-        .map_err(|_| TelemetryError::LoggingStarted)
+        .map_err(|_| TelemetryError::LoggingStarted)?;
+    let levels = LogLevels { handle, configured: level.to_owned(), changed: Mutex::default() };
+    LEVELS.set(levels).map_err(|_| TelemetryError::LoggingStarted)
+}
+
+static LEVELS: OnceLock<LogLevels> = OnceLock::new();
+
+/// What this process logs; `None` before [`start_logging`].
+pub fn log_levels() -> Option<&'static LogLevels> {
+    LEVELS.get()
+}
+
+/// The modules whose levels can be told and changed, each with what is below it.
+const MODULES: [&str; 10] = [
+    "api",
+    "audit",
+    "auth",
+    "core",
+    "crypto",
+    "engines",
+    "scheduler",
+    "server",
+    "storage",
+    "types",
+];
+
+/// What a process logs, and changing that while it runs.
+pub struct LogLevels {
+    handle: reload::Handle<Targets, Registry>,
+    configured: String,
+    changed: Mutex<Changed>,
+}
+
+/// What differs from the configuration.
+#[derive(Default)]
+struct Changed {
+    all: Option<LevelFilter>,
+    modules: BTreeMap<&'static str, LevelFilter>,
+}
+
+/// Why a level was not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LevelError {
+    /// It is none.
+    #[error("that is no level")]
+    NoLevel,
+    /// There is no such module.
+    #[error("there is no module of that name")]
+    NoModule,
+}
+
+impl LogLevels {
+    /// From which level on each module is logged.
+    pub fn shown(&self) -> BTreeMap<String, &'static str> {
+        let targets = self.handle.clone_current().unwrap_or_default();
+        let shown = |module: &str| (module.to_owned(), level_of(&targets, module));
+        MODULES.into_iter().map(shown).collect()
+    }
+
+    /// Logs a module, or everything, from `level` on. What libraries log stays at `info` at least.
+    ///
+    /// # Errors
+    /// See [`LevelError`].
+    pub fn set(&self, module: Option<&str>, level: &str) -> Result<(), LevelError> {
+        let level = named_level(level).ok_or(LevelError::NoLevel)?;
+        let module = module.map(known).transpose()?;
+        self.change(|changed| match module {
+            Some(module) => {
+                changed.modules.insert(module, level);
+            }
+            None => *changed = Changed { all: Some(level), modules: BTreeMap::new() },
+        });
+        Ok(())
+    }
+
+    /// Logs a module, or everything, as configured.
+    ///
+    /// # Errors
+    /// [`LevelError::NoModule`].
+    pub fn reset(&self, module: Option<&str>) -> Result<(), LevelError> {
+        let module = module.map(known).transpose()?;
+        self.change(|changed| match module {
+            Some(module) => {
+                changed.modules.remove(module);
+            }
+            None => *changed = Changed::default(),
+        });
+        Ok(())
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Changed)) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        edit(&mut changed);
+        let targets = changed.over(&self.configured);
+        drop(changed);
+        // It can only fail when logging is gone, and then there is nothing to change.
+        if self.handle.reload(targets).is_ok() {
+            tracing::info!(levels = ?self.shown(), "what is logged was changed");
+        }
+    }
+}
+
+impl Changed {
+    fn over(&self, configured: &str) -> Targets {
+        let base = match self.all {
+            Some(level) => parse_level(&level.to_string()),
+            None => parse_level(configured),
+        };
+        let mut targets = base.unwrap_or_default();
+        for (module, level) in &self.modules {
+            targets = targets.with_target(format!("{OWN_TARGET}::{module}"), *level);
+        }
+        targets
+    }
+}
+
+fn known(name: &str) -> Result<&'static str, LevelError> {
+    MODULES.into_iter().find(|module| *module == name).ok_or(LevelError::NoModule)
+}
+
+fn level_of(targets: &Targets, module: &str) -> &'static str {
+    let target = format!("{OWN_TARGET}::{module}");
+    [
+        (Level::TRACE, "trace"),
+        (Level::DEBUG, "debug"),
+        (Level::INFO, "info"),
+        (Level::WARN, "warn"),
+        (Level::ERROR, "error"),
+    ]
+    .into_iter()
+    .find(|(level, _)| targets.would_enable(&target, level))
+    .map_or("off", |(_, name)| name)
 }
 
 /// Parses a level, or a list such as `info,leasehold::core=debug`.
@@ -155,7 +288,6 @@ pub enum TelemetryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing::Level;
 
     #[test]
     fn libraries_are_never_heard_below_info() {
@@ -170,6 +302,31 @@ mod tests {
         let mixed = parse_level("warn,leasehold::core=debug").unwrap();
         assert!(mixed.would_enable("leasehold::core::lease", &Level::DEBUG));
         assert!(!mixed.would_enable("leasehold::api", &Level::INFO));
+    }
+
+    #[test]
+    fn a_change_while_running_goes_before_the_configuration_and_spares_libraries() {
+        let (_layer, handle) =
+            reload::Layer::new(parse_level("info,leasehold::core=warn").unwrap());
+        let configured = "info,leasehold::core=warn".to_owned();
+        let levels = LogLevels { handle, configured, changed: Mutex::default() };
+        let of = |module: &str| levels.shown()[module];
+        assert_eq!((of("core"), of("api")), ("warn", "info"));
+        levels.set(Some("core"), "debug").unwrap();
+        assert_eq!((of("core"), of("api")), ("debug", "info"));
+        levels.set(None, "trace").unwrap();
+        assert_eq!((of("core"), of("api")), ("trace", "trace"));
+        let targets = levels.handle.clone_current().unwrap();
+        assert!(!targets.would_enable("tokio_postgres::prepare", &Level::DEBUG));
+        levels.set(Some("api"), "off").unwrap();
+        assert_eq!((of("core"), of("api")), ("trace", "off"));
+        levels.reset(Some("api")).unwrap();
+        assert_eq!(of("api"), "trace");
+        levels.reset(None).unwrap();
+        assert_eq!((of("core"), of("api")), ("warn", "info"));
+        assert_eq!(levels.set(None, "loud"), Err(LevelError::NoLevel));
+        assert_eq!(levels.set(Some("h2"), "info"), Err(LevelError::NoModule));
+        assert_eq!(levels.reset(Some("h2")), Err(LevelError::NoModule));
     }
 
     #[test]

@@ -203,6 +203,64 @@ class Bao(WithBroker):
         again = self.run_bao("unwrap", wrapped, token=self.broker.root_token)
         self.assertEqual(again.returncode, 2)
 
+    def test_settings_of_mounts(self):
+        self.root("secrets", "enable", "-path=tuned", "-audit-non-hmac-request-keys=a", "kv")
+        self.root(
+            "secrets",
+            "tune",
+            "-audit-non-hmac-response-keys=b",
+            "-passthrough-request-headers=X-One",
+            "-allowed-response-headers=X-Two",
+            "-listing-visibility=unauth",
+            "-max-lease-ttl=2h",
+            "tuned/",
+        )
+        config = self.root_json("secrets list", "-detailed")["tuned/"]["config"]
+        self.assertEqual(config["audit_non_hmac_request_keys"], ["a"])
+        self.assertEqual(config["audit_non_hmac_response_keys"], ["b"])
+        self.assertEqual(config["passthrough_request_headers"], ["X-One"])
+        self.assertEqual(config["allowed_response_headers"], ["X-Two"])
+        self.assertEqual((config["listing_visibility"], config["max_lease_ttl"]), ("unauth", 7200))
+        self.root("auth", "enable", "-path=staff", "userpass")
+        self.root("auth", "tune", "-user-lockout-threshold=3", "-token-type=batch", "staff/")
+        self.root("auth", "move", "auth/staff/", "auth/crew/")
+        self.assertEqual(self.root_json("auth list")["crew/"]["config"]["token_type"], "batch")
+        self.root("auth", "disable", "crew/")
+        self.root("secrets", "disable", "tuned/")
+
+    def test_what_can_be_mounted_is_listed(self):
+        self.assertIn("kv", self.root("plugin", "list", "secret"))
+        self.assertIn("cert", self.root("plugin", "list", "auth"))
+        self.assertIn("postgresql-database-plugin", self.root("plugin", "list", "database"))
+        self.assertIn("true", self.root("plugin", "info", "auth", "cert"))
+
+    def test_the_audit_is_the_configurations(self):
+        sinks = self.root_json("audit list")
+        (name,) = sinks
+        path = sinks[name]["options"]["file_path"]
+        self.root("audit", "enable", f"-path={name}", "file", f"file_path={path}")
+        refused = self.run_bao(
+            "audit", "enable", "-path=other", "file", "file_path=/tmp/x",
+            token=self.broker.root_token,
+        )
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("[[audit]]", refused.stderr)
+        kept = self.run_bao("audit", "disable", name, token=self.broker.root_token)
+        self.assertEqual(kept.returncode, 2)
+
+    def test_a_root_token_is_made_and_decoded(self):
+        started = json.loads(self.root("operator", "generate-root", "-init", "-format=json"))
+        for key in self.broker.unseal_keys["keys"][:2]:
+            done = self.root(
+                "operator", "generate-root", "-format=json", f"-nonce={started['nonce']}", key
+            )
+        encoded = json.loads(done)["encoded_token"]
+        decode = [f"-decode={encoded}", f"-otp={started['otp']}"]
+        token = self.root("operator", "generate-root", *decode).strip().split()[-1]
+        self.assertEqual(json.loads(self.run_bao(
+            "token", "lookup", "-format=json", token=token
+        ).stdout)["data"]["policies"], ["root"])
+
     def test_rotation(self):
         before = self.root_json("operator key-status")["term"]
         self.root("operator", "rotate")

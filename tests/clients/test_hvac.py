@@ -242,8 +242,26 @@ class Hvac(WithBroker):
             root.sys.read_lease("database/creds/none/x")
         root.sys.revoke_prefix("database/creds/none")
 
-    def test_audit_is_listed(self):
-        self.assertTrue(self.root().sys.list_enabled_audit_devices()["data"])
+    def test_audit_is_listed_and_belongs_to_the_configuration(self):
+        sys = self.root().sys
+        ((name, sink),) = sys.list_enabled_audit_devices()["data"].items()
+        sys.enable_audit_device("file", path=name.rstrip("/"), options=sink["options"])
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "configuration"):
+            sys.enable_audit_device("file", path="other", options={"file_path": "/tmp/x"})
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "configuration"):
+            sys.disable_audit_device(name.rstrip("/"))
+        self.assertIn("hash", sys.calculate_hash(name.rstrip("/"), "text")["data"])
+
+    def test_settings_of_mounts(self):
+        sys = self.root().sys
+        config = {"audit_non_hmac_request_keys": ["a"], "passthrough_request_headers": ["X-One"]}
+        sys.enable_secrets_engine("kv", path="set", config=config)
+        sys.tune_mount_configuration("set", listing_visibility="unauth", description="d")
+        tuned = sys.read_mount_configuration("set")["data"]
+        self.assertEqual(tuned["audit_non_hmac_request_keys"], ["a"])
+        self.assertEqual(tuned["passthrough_request_headers"], ["X-One"])
+        self.assertEqual((tuned["listing_visibility"], tuned["description"]), ("unauth", "d"))
+        sys.disable_secrets_engine("set")
 
     def test_identity(self):
         identity = self.root().secrets.identity

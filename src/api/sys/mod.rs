@@ -1,13 +1,16 @@
 //! The tables below `sys/`: each lists its routes with their fields and serves them with one core call.
 
 pub mod audit;
+pub mod cors;
 pub mod leases;
 pub mod lockouts;
 pub mod metrics;
 pub mod mounts;
 pub mod passwords;
+pub mod plugins;
 pub mod policies;
 pub mod quotas;
+pub mod server;
 pub mod specs;
 pub mod tools;
 pub mod wrapping;
@@ -24,6 +27,7 @@ pub fn tables(
     vec![
         Box::new(SealRoutes),
         Box::new(audit::AuditRoutes),
+        Box::new(cors::CorsRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(lockouts::LockoutRoutes),
         Box::new(policies::PolicyRoutes),
@@ -32,6 +36,8 @@ pub fn tables(
         Box::new(quotas::QuotaRoutes),
         Box::new(specs::SpecRoutes),
         Box::new(tools::ToolRoutes),
+        Box::new(server::ServerRoutes),
+        Box::new(plugins::PluginRoutes),
         Box::new(wrapping::WrappingRoutes),
         Box::new(metrics::MetricsRoutes::new(render_metrics, metrics_access)),
     ]

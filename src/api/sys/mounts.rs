@@ -1,5 +1,7 @@
 //! `sys/mounts`, `sys/auth`, `sys/remount` and `sys/internal/ui/mounts`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
@@ -32,6 +34,8 @@ const TUNE_FIELDS: &[FieldSpec] = &[
     field("listing_visibility", FieldKind::Text, "`hidden`, or `unauth` to be listed to anybody."),
     field("audit_non_hmac_request_keys", FieldKind::List, "Request fields audited in clear."),
     field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
+    field("passthrough_request_headers", FieldKind::List, "Kept, without effect."),
+    field("allowed_response_headers", FieldKind::List, "Kept, without effect."),
     field("token_type", FieldKind::Text, "Kind of token an auth mount makes."),
     field("options", FieldKind::Map, "For the engine."),
     field(
@@ -53,6 +57,10 @@ const ENABLE_FIELDS: &[FieldSpec] = &[
 ];
 
 const CONFIG_SHOWN: &[FieldSpec] = &[
+    field("audit_non_hmac_request_keys", FieldKind::List, "Audited in clear.").if_any(),
+    field("audit_non_hmac_response_keys", FieldKind::List, "Audited in clear.").if_any(),
+    field("passthrough_request_headers", FieldKind::List, "Without effect.").if_any(),
+    field("allowed_response_headers", FieldKind::List, "Without effect.").if_any(),
     field("default_lease_ttl", FieldKind::Duration, "Lifetime of what asks for none."),
     field("force_no_cache", FieldKind::Boolean, "Always false."),
     field("listing_visibility", FieldKind::Text, "`hidden`, `unauth`, or empty."),
@@ -81,6 +89,8 @@ const MOUNT_SHOWN: &[FieldSpec] = &[
 const MOUNTS_SHOWN: &[FieldSpec] =
     &[field("*", FieldKind::Object(MOUNT_SHOWN), "One mount, by its path.")];
 const TUNE_SHOWN: &[FieldSpec] = &[
+    field("passthrough_request_headers", FieldKind::List, "Without effect.").if_any(),
+    field("allowed_response_headers", FieldKind::List, "Without effect.").if_any(),
     field("audit_non_hmac_request_keys", FieldKind::List, "Request fields audited in clear."),
     field("audit_non_hmac_response_keys", FieldKind::List, "Response fields audited in clear."),
     field("default_lease_ttl", FieldKind::Duration, "Lifetime of what asks for none."),
@@ -179,7 +189,7 @@ impl SystemRoutes for MountRoutes {
     async fn handle(
         &self,
         ctx: &SystemContext<'_>,
-        _permit: &Permit,
+        permit: &Permit,
         request: EngineRequest<'_>,
     ) -> Result<Reply, CoreError> {
         match request.route.name {
@@ -187,8 +197,8 @@ impl SystemRoutes for MountRoutes {
             "auths" => Ok(listing(ctx, MountClass::Auth)),
             "mount" => mount(ctx, MountClass::Secret, request).await,
             "auth" => mount(ctx, MountClass::Auth, request).await,
-            "tune-mount" => tune(ctx, MountClass::Secret, request).await,
-            "tune-auth" => tune(ctx, MountClass::Auth, request).await,
+            "tune-mount" => tune(ctx, MountClass::Secret, permit, request).await,
+            "tune-auth" => tune(ctx, MountClass::Auth, permit, request).await,
             "remount" => remount(ctx, &request.fields).await,
             "remount-status" => remount_status(ctx, request.params.get("id")),
             "ui-mounts" => Ok(visible(ctx)),
@@ -221,6 +231,7 @@ fn rendered(mounted: &Mounted) -> Value {
         "force_no_cache": false,
         "listing_visibility": entry.config.listing_visibility,
     });
+    show_lists(&mut config, &entry.config);
     show_token_type(&mut config, entry);
     json!({
         "accessor": entry.accessor,
@@ -238,6 +249,21 @@ fn rendered(mounted: &Mounted) -> Value {
         "type": entry.kind,
         "uuid": entry.uuid,
     })
+}
+
+/// Lists of names are shown where they are set, as stock servers show them.
+fn show_lists(shown: &mut Value, config: &MountConfig) {
+    let lists = [
+        ("audit_non_hmac_request_keys", &config.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &config.audit_non_hmac_response_keys),
+        ("passthrough_request_headers", &config.passthrough_request_headers),
+        ("allowed_response_headers", &config.allowed_response_headers),
+    ];
+    if let Value::Object(shown) = shown {
+        for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            shown.insert(name.into(), json!(list));
+        }
+    }
 }
 
 /// Only auth mounts make tokens.
@@ -302,9 +328,9 @@ async fn mount(
     let path = full_path(class, request.params.get("path"))?;
     let none = || CoreError::invalid(format!("no mount at \"{path}\""));
     match request.operation {
-        Operation::Delete => disable(ctx, &path).await,
+        Operation::Delete => disable(ctx, class, &path).await,
         Operation::Read => {
-            let mounted = ctx.unsealed.mounts.at(&path).ok_or_else(none)?;
+            let mounted = mounted_at(ctx, class, &path).ok_or_else(none)?;
             Ok(Reply::data(rendered(&mounted)))
         }
         Operation::Create | Operation::Update => enable(ctx, class, &request).await,
@@ -318,8 +344,14 @@ async fn enable(
     request: &EngineRequest<'_>,
 ) -> Result<Reply, CoreError> {
     let fields = &request.fields;
+    let mut warnings = Vec::new();
     let config = match fields.object("config")? {
-        Some(map) => tuned(class, MountConfig::default(), &Fields::new(map.clone()))?,
+        Some(map) => {
+            warnings.extend(map.keys().filter(|name| !is_setting(name)).map(|name| {
+                format!("the setting \"config.{name}\" is not known here and was ignored")
+            }));
+            tuned(class, MountConfig::default(), &Fields::new(map.clone()))?
+        }
         None => MountConfig::default(),
     };
     let mut kind = fields.required_text("type")?;
@@ -340,17 +372,33 @@ async fn enable(
             config,
         })
         .await?;
-    Ok(Reply::empty())
+    Ok(Reply { warnings, ..Reply::empty() })
+}
+
+/// Whether a mount has a setting of that name, or clients of stock servers send it with every mount.
+fn is_setting(name: &str) -> bool {
+    const ACCEPTED: [&str; 2] = ["force_no_cache", "plugin_version"];
+    TUNE_FIELDS.iter().any(|field| field.name == name) || ACCEPTED.contains(&name)
+}
+
+/// A mount of that class. `sys/mounts/auth/x` names none, or it would be a way to an auth mount around
+/// the sudo that `sys/auth/x` asks for.
+fn mounted_at(ctx: &SystemContext<'_>, class: MountClass, path: &str) -> Option<Arc<Mounted>> {
+    ctx.unsealed.mounts.at(path).filter(|mounted| mounted.entry.class == class)
 }
 
 /// Stops issuing, revokes what is out, and only when all of it is dead removes the mount and wipes its
 /// records. A mount whose target is gone for good is freed with `sys/leases/revoke-force` first.
-async fn disable(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError> {
+async fn disable(
+    ctx: &SystemContext<'_>,
+    class: MountClass,
+    path: &str,
+) -> Result<Reply, CoreError> {
     let mounts = &ctx.unsealed.mounts;
     if path == "cubbyhole/" {
         return Err(CoreError::invalid("the cubbyhole cannot be disabled"));
     }
-    let Some(mounted) = mounts.at(path) else { return Ok(Reply::empty()) };
+    let Some(mounted) = mounted_at(ctx, class, path) else { return Ok(Reply::empty()) };
     mounts
         .tune(path, |entry| {
             entry.disabling = true;
@@ -374,12 +422,19 @@ async fn disable(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError
 async fn tune(
     ctx: &SystemContext<'_>,
     class: MountClass,
+    permit: &Permit,
     request: EngineRequest<'_>,
 ) -> Result<Reply, CoreError> {
     let path = full_path(class, request.params.get("path"))?;
     let mounts = &ctx.unsealed.mounts;
     let mounted =
         mounts.at(&path).ok_or_else(|| CoreError::invalid(format!("no mount at \"{path}\"")))?;
+    // Stock command lines tune auth methods at `sys/mounts/auth/x/tune`: that needs what
+    // `sys/auth/x/tune` needs.
+    let class = mounted.entry.class;
+    if class == MountClass::Auth && !permit.sudo() {
+        return Err(CoreError::denied("tuning an auth method needs the sudo capability"));
+    }
     if request.operation == Operation::Read {
         let config = &mounted.entry.config;
         let lockout = &config.user_lockout_config;
@@ -399,6 +454,7 @@ async fn tune(
             "audit_non_hmac_response_keys": config.audit_non_hmac_response_keys,
             "options": mounted.entry.options,
         });
+        show_lists(&mut shown, config);
         show_token_type(&mut shown, &mounted.entry);
         if let (MountClass::Auth, Some(shown)) = (class, shown.as_object_mut()) {
             shown.insert("user_lockout_config".into(), lockout);
@@ -444,6 +500,12 @@ fn tuned(
     }
     if let Some(keys) = fields.list("audit_non_hmac_response_keys")? {
         config.audit_non_hmac_response_keys = keys;
+    }
+    if let Some(headers) = fields.list("passthrough_request_headers")? {
+        config.passthrough_request_headers = headers;
+    }
+    if let Some(headers) = fields.list("allowed_response_headers")? {
+        config.allowed_response_headers = headers;
     }
     if let Some(visibility) = fields.text("listing_visibility")? {
         config.listing_visibility = visibility;

@@ -86,6 +86,7 @@ pub enum FileSinkError {
 /// Appends entries to a file.
 pub struct FileSink {
     name: String,
+    target: String,
     shared: Arc<Shared>,
 }
 
@@ -104,12 +105,13 @@ impl FileSink {
         });
         let path = config.path.clone();
         let name = config.name.clone();
+        let target = path.display().to_string();
         let writer = Writer::open(config, clock, shared.clone())?;
         thread::Builder::new()
             .name("audit-file".into())
             .spawn(move || writer.run())
             .map_err(|source| FileSinkError::Io { path, source })?;
-        Ok(Self { name, shared })
+        Ok(Self { name, target, shared })
     }
 }
 
@@ -125,6 +127,10 @@ pub fn recorded_head(path: &Path) -> io::Result<Option<Witness>> {
 impl AuditSink for FileSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn target(&self) -> String {
+        self.target.clone()
     }
 
     fn submit(&self, entry: PreparedEntry) {

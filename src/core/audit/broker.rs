@@ -36,6 +36,8 @@ impl Default for BrokerConfig {
 pub struct SinkStatus {
     /// What it is called.
     pub name: String,
+    /// Where its entries end up.
+    pub target: String,
     /// Whether it takes entries.
     pub healthy: bool,
     /// Entries that wait for it.
@@ -182,6 +184,7 @@ impl AuditBroker {
         lanes
             .map(|lane| SinkStatus {
                 name: lane.sink.name().to_owned(),
+                target: lane.sink.target(),
                 healthy: lane.works(),
                 pending: lane.state.pending.load(Ordering::Acquire),
                 head: lane.sink.head(),

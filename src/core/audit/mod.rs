@@ -36,6 +36,9 @@ pub trait AuditSink: Send + Sync + 'static {
     /// What the sink is called in configuration, metrics and logs.
     fn name(&self) -> &str;
 
+    /// Where entries end up, as the configuration says it.
+    fn target(&self) -> String;
+
     /// Queues an entry without blocking. The sink later calls [`PreparedEntry::accept`], once the entry
     /// cannot be lost by the death of this process (or of the machine, where it is configured so), or
     /// [`PreparedEntry::refuse`]. Entries are accepted in the order in which they were submitted.

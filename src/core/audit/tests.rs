@@ -53,6 +53,10 @@ impl AuditSink for MemorySink {
         "memory"
     }
 
+    fn target(&self) -> String {
+        "memory".to_owned()
+    }
+
     fn submit(&self, entry: PreparedEntry) {
         if self.failing.load(Ordering::SeqCst) {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);

@@ -25,6 +25,8 @@ use crate::types::time::Ttl;
 
 /// The only kind of target so far, by the name that stock clients know it by.
 const PLUGIN: &str = "postgresql-database-plugin";
+/// All of them.
+pub(super) const PLUGINS: &[&str] = &[PLUGIN];
 const OPEN_CONNECTIONS_DEFAULT: u64 = 4;
 const SCRAM: &str = "scram-sha-256";
 

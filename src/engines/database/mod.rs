@@ -51,6 +51,9 @@ use crate::core::reply::Reply;
 use crate::core::route::{Params, RouteSpec};
 use crate::types::time::Timestamp;
 
+/// What it connects to, as `plugin_name` says it.
+pub const PLUGINS: &[&str] = config::PLUGINS;
+
 /// The engine of one mount.
 #[derive(Default)]
 pub struct DatabaseEngine {

@@ -124,6 +124,15 @@ async fn the_server_answers_as_recorded() {
     stage.post("sys/audit-hash/file", json!({ "input": "text" })).await;
     stage.post("sys/audit-hash/file", json!({})).await;
     stage.post("sys/audit-hash/none", json!({ "input": "text" })).await;
+    let sink = json!({ "type": "file", "options": { "file_path": log } });
+    stage.post("sys/audit/file", sink.clone()).await;
+    stage.post("sys/audit/other", sink).await;
+    stage.post("sys/audit/file", json!({ "type": "socket" })).await;
+    let elsewhere = json!({ "type": "file", "options": { "file_path": "/etc/shadow" } });
+    stage.post("sys/audit/file", elsewhere).await;
+    stage.delete("sys/audit/file").await;
+    stage.delete("sys/audit/other").await;
+    process(&mut stage).await;
     stage.get("sys/metrics?format=prometheus").await;
     stage.get("sys/metrics?format=xml").await;
     stage.get("sys/internal/specs/openapi").await;
@@ -146,6 +155,42 @@ async fn the_server_answers_as_recorded() {
     let namespace = [("x-vault-namespace", "team")];
     stage.ask_with("", &root, "GET", "sys/mounts", &namespace, Value::Null).await;
     stage.finish();
+}
+
+/// What the process tells of itself.
+async fn process(stage: &mut Stage) {
+    stage.get_shape("sys/host-info").await;
+    stage.get_shape("sys/in-flight-req").await;
+    stage.get_shape("sys/ha-status").await;
+    stage.get_shape("sys/config/state/sanitized").await;
+    stage.get("sys/config/cors").await;
+    stage.post("sys/config/cors", json!({})).await;
+    stage.post("sys/config/cors", json!({ "allowed_origins": "https://a.example/b" })).await;
+    let origins = json!({ "allowed_origins": ["https://a.example"], "allowed_headers": "X-One" });
+    stage.post("sys/config/cors", origins).await;
+    stage.get("sys/config/cors").await;
+    stage.delete("sys/config/cors").await;
+    stage.get("sys/config/cors").await;
+    stage.get("sys/loggers").await;
+    stage.post("sys/loggers/core", json!({ "level": "debug" })).await;
+    stage.get("sys/loggers/core").await;
+    stage.get("sys/loggers/h2").await;
+    stage.post("sys/loggers/h2", json!({ "level": "debug" })).await;
+    stage.post("sys/loggers", json!({ "level": "loud" })).await;
+    stage.post("sys/loggers", json!({ "level": "error" })).await;
+    stage.get("sys/loggers").await;
+    stage.delete("sys/loggers/core").await;
+    stage.delete("sys/loggers").await;
+    stage.get("sys/loggers").await;
+    stage.get("sys/plugins/catalog").await;
+    stage.list("sys/plugins/catalog").await;
+    for kind in ["auth", "database", "secret"] {
+        stage.list(&format!("sys/plugins/catalog/{kind}")).await;
+    }
+    stage.get("sys/plugins/catalog/database").await;
+    stage.list("sys/plugins/catalog/other").await;
+    stage.get("sys/plugins/catalog/secret/kv").await;
+    stage.get("sys/plugins/catalog/secret/none").await;
 }
 
 #[tokio::test]

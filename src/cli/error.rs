@@ -44,6 +44,18 @@ pub enum CliError {
     /// Our own output cannot be written.
     #[error("cannot write the output")]
     Output(#[source] std::io::Error),
+    /// One of several things that a command does.
+    #[error("{place}")]
+    At {
+        /// Which.
+        place: String,
+        /// Why it failed.
+        #[source]
+        source: Box<CliError>,
+    },
+    /// A comparison that came to no end, which must not look like one that found a difference.
+    #[error("cannot tell whether anything differs")]
+    Unchecked(#[source] Box<CliError>),
 }
 
 impl CliError {
@@ -58,11 +70,39 @@ impl CliError {
         |source| Self::System { what, source }
     }
 
+    /// The same, with which of several things failed.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Self::At { place: place.into(), source: Box::new(self) }
+    }
+
     /// The exit status of the process.
     pub fn exit_code(&self) -> u8 {
+        if let Self::At { source, .. } = self {
+            return source.exit_code();
+        }
         let refused =
             matches!(self, Self::Client(ClientError::Refused(_)) | Self::Unfinished { .. });
         if refused { EXIT_REFUSED } else { EXIT_LOCAL }
+    }
+
+    /// The status of a refusal, `None` for every other failure.
+    pub fn status(&self) -> Option<u16> {
+        self.refusal().map(|refusal| refusal.status)
+    }
+
+    /// What the server refused, if it did.
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Client(ClientError::Refused(refusal)) => Some(refusal),
+            Self::At { source, .. } | Self::Unchecked(source) => source.refusal(),
+            Self::Client(_)
+            | Self::Local { .. }
+            | Self::Unfinished { .. }
+            | Self::System { .. }
+            | Self::Answer(_)
+            | Self::Output(_) => None,
+        }
     }
 
     /// Whether nobody reads our output any more, so that nothing more need be said.
@@ -73,9 +113,7 @@ impl CliError {
     /// One line: what failed, with its causes.
     pub fn what(&self) -> String {
         let mut out = with_causes(self);
-        if let Self::Client(ClientError::Refused(refusal)) = self
-            && let Some(id) = &refusal.request_id
-        {
+        if let Some(id) = self.refusal().and_then(|refusal| refusal.request_id.as_ref()) {
             out.push_str(&format!(" [request {id}]"));
         }
         one_line(&out)
@@ -91,6 +129,7 @@ impl CliError {
                 "check that the address is a Leasehold server of this version".to_owned()
             }
             Self::Output(_) => "check where the output goes".to_owned(),
+            Self::At { source, .. } | Self::Unchecked(source) => source.hint(),
         }
     }
 }

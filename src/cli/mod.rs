@@ -1,5 +1,6 @@
 //! The command line: parse, connect, run, and say what happened.
 
+mod apply;
 mod argv;
 mod audit;
 pub mod ca;
@@ -10,6 +11,7 @@ mod kv;
 mod lease;
 mod logical;
 mod login;
+mod meaning;
 mod mounts;
 mod openapi;
 mod operator;
@@ -104,6 +106,8 @@ enum Connected {
     /// Mount auth methods
     #[command(subcommand)]
     Auth(mounts::Auth),
+    /// Set the broker up as a document says, or show what differs from it
+    Apply(apply::Apply),
 }
 
 /// Commands that need no server.
@@ -131,6 +135,8 @@ pub enum Finish {
     Done,
     /// Well, and the server turned out to be sealed.
     Sealed,
+    /// Well, and the server turned out to differ from what was asked for.
+    Drift,
 }
 
 /// Runs the command in `args` (the program's name first) with the process's own streams and
@@ -168,7 +174,7 @@ fn execute(args: impl IntoIterator<Item = OsString>, process: &mut Process) -> u
     process.output.configure(format, line.global.field.clone());
     match run(line, process) {
         Ok(Finish::Done) => 0,
-        Ok(Finish::Sealed) => EXIT_REFUSED,
+        Ok(Finish::Sealed | Finish::Drift) => EXIT_REFUSED,
         Err(error) => {
             process.output.failure(&error);
             error.exit_code()
@@ -247,6 +253,7 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
     match command {
         Connected::Status => return operator::status(session).await,
         Connected::Operator(command) => return command.run(session).await,
+        Connected::Apply(command) => return command.run(session).await,
         Connected::Login(command) => command.run(session).await?,
         Connected::Read(command) => command.run(session).await?,
         Connected::Write(command) => command.run(session).await?,

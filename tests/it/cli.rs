@@ -1,5 +1,6 @@
 //! The program as a user runs it, where it needs no server.
 
+mod apply;
 mod demo;
 mod dev;
 mod lease;

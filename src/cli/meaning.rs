@@ -53,8 +53,9 @@ pub fn same(name: &str, wanted: &Value, found: &Value) -> bool {
     }
 }
 
-/// Servers spell "not set" as nothing, an empty text, zero, false or an empty list.
-fn is_unset(name: &str, value: &Value) -> bool {
+/// Whether a value says no more than a field that is not there: servers spell that as nothing, an
+/// empty text, zero, false or an empty list.
+pub fn is_unset(name: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,

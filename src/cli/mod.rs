@@ -7,6 +7,7 @@ pub mod ca;
 mod demo;
 mod dev;
 mod error;
+mod import;
 mod kv;
 mod lease;
 mod logical;
@@ -108,6 +109,8 @@ enum Connected {
     Auth(mounts::Auth),
     /// Set the broker up as a document says, or show what differs from it
     Apply(apply::Apply),
+    /// Copy what a Vault or OpenBao server has
+    Import(Box<import::Import>),
 }
 
 /// Commands that need no server.
@@ -254,6 +257,7 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
         Connected::Status => return operator::status(session).await,
         Connected::Operator(command) => return command.run(session).await,
         Connected::Apply(command) => return command.run(session).await,
+        Connected::Import(command) => return command.run(session).await,
         Connected::Login(command) => command.run(session).await?,
         Connected::Read(command) => command.run(session).await?,
         Connected::Write(command) => command.run(session).await?,

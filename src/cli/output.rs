@@ -236,6 +236,11 @@ impl Output {
         self.err(&format!("\r\u{1b}[K{text}"))
     }
 
+    /// Whether progress is rewritten in place, so that it may be told often.
+    pub fn rewrites_progress(&self) -> bool {
+        self.err_is_terminal
+    }
+
     /// Prints what failed and what to do next, one line each.
     pub fn failure(&mut self, error: &CliError) {
         if error.is_broken_pipe() {

@@ -55,19 +55,19 @@ impl Apply {
             return self.look(session).await.map_err(|error| CliError::Unchecked(Box::new(error)));
         }
         let plan = self.plan(session).await?;
-        let is_json = session.output().is_json();
-        if !is_json {
+        let is_document = session.output().is_document();
+        if !is_document {
             show::people(&plan, session.output())?;
         }
         if !plan.steps.is_empty() && !self.auto_approve {
-            if is_json && session.process.stdin_is_terminal {
+            if is_document && session.process.stdin_is_terminal {
                 session.output().note(&format!("{} to apply.", count(plan.steps.len())))?;
             }
             confirm(session.process)?;
         }
         let (done, failure) = carry_out(&plan, session).await;
-        if is_json {
-            session.output().json(&show::programs(&plan, Some(done)))?;
+        if is_document {
+            session.output().document(&show::programs(&plan, Some(done)))?;
         }
         match failure {
             Some(error) => {
@@ -86,8 +86,8 @@ impl Apply {
 
     async fn look(&self, session: &mut Session<'_>) -> Result<Finish, CliError> {
         let plan = self.plan(session).await?;
-        if session.output().is_json() {
-            session.output().json(&show::programs(&plan, None))?;
+        if session.output().is_document() {
+            session.output().document(&show::programs(&plan, None))?;
         } else {
             show::people(&plan, session.output())?;
         }

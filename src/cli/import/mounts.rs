@@ -1,0 +1,170 @@
+//! Secrets engines and auth methods: which there are, and mounting the same here.
+
+use serde_json::{Map, Value, json};
+
+use super::copy::{Context, Mode};
+use super::ledger::{Entry, Outcome};
+use super::side::Trouble;
+use crate::cli::error::CliError;
+use crate::cli::meaning::{is_unset, same};
+
+/// Settings of a mount that are taken over where they are set.
+const TUNED: &[&str] = &[
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "listing_visibility",
+    "audit_non_hmac_request_keys",
+    "audit_non_hmac_response_keys",
+    "token_type",
+];
+
+/// Engines, or methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Engine,
+    Method,
+}
+
+impl Class {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Engine => "secrets engine",
+            Self::Method => "auth method",
+        }
+    }
+
+    const fn listing(self) -> &'static str {
+        match self {
+            Self::Engine => "sys/mounts",
+            Self::Method => "sys/auth",
+        }
+    }
+}
+
+/// A mount of the source, its path without the slash at the end.
+#[derive(Clone, Debug)]
+pub(super) struct Mounted {
+    pub(super) path: String,
+    pub(super) kind: String,
+    pub(super) accessor: String,
+    entry: Value,
+}
+
+impl Mounted {
+    /// Whether it is a kv that keeps versions.
+    pub(super) fn is_versioned(&self) -> bool {
+        self.entry.pointer("/options/version").and_then(Value::as_str) == Some("2")
+    }
+}
+
+/// The mounts of one class, by path.
+pub(super) async fn listed(ctx: &Context<'_>, class: Class) -> Result<Vec<Mounted>, CliError> {
+    listing(&ctx.source, class).await
+}
+
+async fn listing(side: &super::side::Side<'_>, class: Class) -> Result<Vec<Mounted>, CliError> {
+    let data = match side.read(class.listing()).await {
+        Ok(data) => data.unwrap_or_default(),
+        Err(Trouble::Stop(error)) => return Err(error),
+        Err(Trouble::Refused { reason, .. }) => {
+            return Err(CliError::local(
+                format!("{} cannot be read: {reason}", class.listing()),
+                "both tokens need to read sys/mounts and sys/auth",
+            ));
+        }
+    };
+    let all = data.as_object().into_iter().flatten().filter_map(|(path, entry)| {
+        let text = |name: &str| Some(entry.get(name)?.as_str()?.to_owned());
+        Some(Mounted {
+            path: path.trim_end_matches('/').to_owned(),
+            kind: text("type")?,
+            accessor: text("accessor").unwrap_or_default(),
+            entry: entry.clone(),
+        })
+    });
+    Ok(all.collect())
+}
+
+/// The mounts of one class here.
+pub(super) async fn here(ctx: &Context<'_>, class: Class) -> Result<Vec<Mounted>, CliError> {
+    listing(&ctx.target, class).await
+}
+
+/// Mounts the same here, or compares. Says whether there is something to copy into.
+pub(super) async fn mount(
+    ctx: &mut Context<'_>,
+    class: Class,
+    mounted: &Mounted,
+    here: &[Mounted],
+) -> Result<bool, CliError> {
+    let (kind, api) = (class.kind(), format!("{}/{}", class.listing(), mounted.path));
+    let there = here.iter().find(|one| one.path == mounted.path);
+    if let Some(one) = there {
+        if one.kind != mounted.kind
+            || mounted.kind == "kv" && one.is_versioned() != mounted.is_versioned()
+        {
+            ctx.leave(Entry::left(
+                kind,
+                &mounted.path,
+                format!("something else is mounted here: {}", one.kind),
+                "move that, or the one at the source, to another path",
+            ));
+            return Ok(false);
+        }
+        let outcome = if ctx.mode == Mode::Compare { Outcome::Equal } else { Outcome::InPlace };
+        ctx.ledger.add(Entry::new(kind, &mounted.path, outcome));
+        return Ok(true);
+    }
+    match ctx.mode {
+        Mode::Compare => {
+            let outcome = Outcome::Different("is not here".to_owned());
+            ctx.ledger.add(Entry::new(kind, &mounted.path, outcome));
+            return Ok(false);
+        }
+        Mode::DryRun => {
+            ctx.ledger.add(Entry::new(kind, &mounted.path, Outcome::Copied));
+            return Ok(true);
+        }
+        Mode::Copy => {}
+    }
+    let mut body = json!({
+        "type": mounted.kind,
+        "description": mounted.entry.get("description").cloned().unwrap_or_default(),
+    });
+    if mounted.kind == "kv" {
+        let version = if mounted.is_versioned() { "2" } else { "1" };
+        body = json!({
+            "type": "kv", "options": { "version": version },
+            "description": mounted.entry.get("description").cloned().unwrap_or_default(),
+        });
+    }
+    if let Err(trouble) = ctx.target.write(&api, body).await {
+        ctx.refused(kind, &mounted.path, trouble)?;
+        return Ok(false);
+    }
+    ctx.ledger.add(Entry::new(kind, &mounted.path, Outcome::Copied));
+    tune(ctx, mounted, &api).await?;
+    Ok(true)
+}
+
+/// Takes over each setting by itself, so that one that is refused keeps no other back.
+async fn tune(ctx: &mut Context<'_>, mounted: &Mounted, api: &str) -> Result<(), CliError> {
+    let at = format!("{api}/tune");
+    let tuned = ctx.there("setting", &at).await?.unwrap_or_default();
+    let config = mounted.entry.get("config").cloned().unwrap_or_default();
+    for name in TUNED {
+        // Lifetimes that are not set are answered by `tune` as what is in effect.
+        let value = config.get(*name).or_else(|| tuned.get(*name)).cloned().unwrap_or_default();
+        let is_default = is_unset(name, &value)
+            || *name == "token_type" && same(name, &value, &json!("default-service"));
+        if is_default {
+            continue;
+        }
+        let mut body = Map::new();
+        body.insert((*name).to_owned(), value);
+        if let Err(trouble) = ctx.target.write(&at, Value::Object(body)).await {
+            ctx.refused("setting", &format!("{at} {name}"), trouble)?;
+        }
+    }
+    Ok(())
+}

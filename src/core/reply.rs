@@ -17,6 +17,8 @@ pub enum Status {
     Accepted,
     /// The thing is gone, but there is something to say about it (404 with data).
     Gone,
+    /// Some of it was not done; the data says what (this status, which is one that has a body).
+    Partly(u16),
 }
 
 /// How the data is laid out in the answer.
@@ -136,6 +138,7 @@ impl Reply {
         match (self.status, &self.shape) {
             (Status::Accepted, _) => 202,
             (Status::Gone, _) => 404,
+            (Status::Partly(code), _) => code,
             (Status::Ok, Shape::Bare | Shape::Raw { .. }) => 200,
             (Status::Ok, Shape::Envelope | Shape::EnvelopeAndTop) if self.is_silent() => 204,
             (Status::Ok, Shape::Envelope | Shape::EnvelopeAndTop) => 200,

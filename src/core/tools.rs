@@ -1,16 +1,40 @@
 //! Small services that depend on nothing stored: random bytes, and digests.
 
 use data_encoding::{BASE64, HEXLOWER};
+use serde_json::json;
 
 use crate::crypto::digest::Sha2;
 use crate::types::secret::{SecretBytes, SecretString};
 
+use super::engine::EngineRequest;
 use super::error::CoreError;
+use super::reply::Reply;
+use super::route::{Answer, FieldKind, FieldSpec, field};
 
 /// Random bytes of one answer, when none are asked for.
 pub const RANDOM_BYTES_DEFAULT: u64 = 32;
 /// Most random bytes of one answer.
 pub const RANDOM_BYTES_MAX: u64 = 128 * 1024;
+
+const FORMAT: FieldSpec = field("format", FieldKind::Text, "hex or base64.");
+/// What a request for random bytes says.
+pub const RANDOM_FIELDS: &[FieldSpec] = &[
+    field("bytes", FieldKind::Integer, "How many: 1 to 131072 (default 32)."),
+    field("source", FieldKind::Text, "Where from: platform."),
+    FORMAT,
+];
+/// What a request for a digest says.
+pub const HASH_FIELDS: &[FieldSpec] = &[
+    field("input", FieldKind::Secret, "What is hashed, in base64."),
+    field("algorithm", FieldKind::Text, "sha2-224, sha2-256 (the default), sha2-384, sha2-512."),
+    FORMAT,
+];
+/// What random bytes are answered as.
+pub const RANDOM_ANSWER: Answer =
+    Answer::Data(&[field("random_bytes", FieldKind::Secret, "The bytes, as asked for.")]);
+/// What a digest is answered as.
+pub const HASH_ANSWER: Answer =
+    Answer::Data(&[field("sum", FieldKind::Text, "The digest, as asked for.")]);
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,23 +91,61 @@ pub fn hash(
     input: &SecretString,
     encoding: Encoding,
 ) -> Result<String, CoreError> {
-    let algorithm = match algorithm {
-        "sha2-224" => Sha2::Sha224,
-        "sha2-256" => Sha2::Sha256,
-        "sha2-384" => Sha2::Sha384,
-        "sha2-512" => Sha2::Sha512,
-        "sha3-224" | "sha3-256" | "sha3-384" | "sha3-512" => {
-            let problem = "is of SHA-3, which is not served; use sha2-224, 256, 384 or 512";
-            return Err(CoreError::field("algorithm", problem));
-        }
-        _ => {
-            let problem = "must be sha2-224, sha2-256, sha2-384 or sha2-512";
-            return Err(CoreError::field("algorithm", problem));
-        }
-    };
+    let algorithm = Sha2::from_name(algorithm).ok_or_else(|| {
+        let problem = if algorithm.starts_with("sha3-") {
+            "is of SHA-3, which is not served; use sha2-224, 256, 384 or 512"
+        } else {
+            "must be sha2-224, sha2-256, sha2-384 or sha2-512"
+        };
+        CoreError::field("algorithm", problem)
+    })?;
     let bytes = BASE64.decode(input.expose().as_bytes());
     let bytes = bytes.map_err(|_| CoreError::field("input", "is not base64"))?;
     Ok(encoding.write(&algorithm.digest(SecretBytes::new(bytes).expose())))
+}
+
+/// Serves a request for random bytes. What the path says (`urlbytes`, `source`) counts before what the
+/// body says.
+///
+/// # Errors
+/// As [`random`], and for malformed fields.
+pub fn answer_random(request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let (fields, path) = (&request.fields, request.params.get("urlbytes"));
+    let mut source = Some(request.params.get("source").to_owned()).filter(|text| !text.is_empty());
+    let mut count = None;
+    match path.parse::<u64>() {
+        Ok(number) => count = Some(number),
+        Err(_) if path.is_empty() => {}
+        Err(_) if source.is_none() => source = Some(path.to_owned()),
+        Err(_) => return Err(CoreError::field("bytes", "must be a whole number")),
+    }
+    let source = match source {
+        Some(source) => source,
+        None => fields.text("source")?.unwrap_or_else(|| "platform".to_owned()),
+    };
+    let count = match count {
+        Some(count) => count,
+        None => fields.integer("bytes")?.unwrap_or(RANDOM_BYTES_DEFAULT),
+    };
+    let format = fields.text("format")?.unwrap_or_else(|| "base64".to_owned());
+    let bytes = random(&source, count, Encoding::parse(&format)?)?;
+    Ok(Reply::data(json!({ "random_bytes": bytes.expose() })))
+}
+
+/// Serves a request for a digest. What the path says (`urlalgorithm`) counts before what the body says.
+///
+/// # Errors
+/// As [`hash`], and for malformed fields.
+pub fn answer_hash(request: &EngineRequest<'_>) -> Result<Reply, CoreError> {
+    let fields = &request.fields;
+    let algorithm = match request.params.get("urlalgorithm") {
+        "" => fields.text("algorithm")?.unwrap_or_else(|| "sha2-256".to_owned()),
+        given => given.to_owned(),
+    };
+    let format = fields.text("format")?.unwrap_or_else(|| "hex".to_owned());
+    let input = fields.secret("input")?.unwrap_or_else(|| SecretString::new(String::new()));
+    let sum = hash(&algorithm, &input, Encoding::parse(&format)?)?;
+    Ok(Reply::data(json!({ "sum": sum })))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! HMAC-SHA-256 (RFC 2104) and the expanding half of HKDF (RFC 5869 §2.3).
+//! HMAC-SHA-256 (RFC 2104) and HKDF (RFC 5869): its expanding half for our own keys, the whole of it for
+//! those of others.
 
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::types::secret::SecretArray;
+use crate::types::secret::{SecretArray, SecretBytes};
 
 /// Length of an HMAC-SHA-256 key and of its output, in bytes.
 pub(super) const HMAC_BYTES: usize = 32;
@@ -54,6 +55,28 @@ pub(super) fn expand(key: &[u8; HMAC_BYTES], info: &[&[u8]]) -> SecretArray<HMAC
     let mut parts = info.to_vec();
     parts.push(&[1]);
     SecretArray::init_with(|out| HmacKey::new(key).mac_into(&parts, out))
+}
+
+/// HKDF without a salt: `len` bytes, of which there are at most 255 blocks, from a key of any kind.
+pub(super) fn hkdf(key: &[u8], info: &[u8], len: usize) -> SecretBytes {
+    // RFC 5869 §2.2: without a salt, a string of zeros as long as the hash.
+    let prk = SecretArray::<HMAC_BYTES>::init_with(|out| {
+        HmacKey::new(&[0; HMAC_BYTES]).mac_into(&[key], out);
+    });
+    let expander = HmacKey::new(prk.expose());
+    let mut out = Zeroizing::new(Vec::with_capacity(len.next_multiple_of(HMAC_BYTES)));
+    let mut block = Zeroizing::new([0u8; HMAC_BYTES]);
+    for counter in 1..=u8::MAX {
+        if out.len() >= len {
+            break;
+        }
+        let previous: &[u8] = if counter == 1 { &[] } else { &*block };
+        let previous = Zeroizing::new(previous.to_vec());
+        expander.mac_into(&[&previous, info, &[counter]], &mut block);
+        out.extend_from_slice(&*block);
+    }
+    out.truncate(len);
+    SecretBytes::new(std::mem::take(&mut *out))
 }
 
 #[cfg(test)]

@@ -7,3 +7,4 @@ pub mod kv;
 mod scratch;
 pub mod ssh;
 pub mod totp;
+pub mod transit;

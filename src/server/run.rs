@@ -19,7 +19,7 @@ use crate::core::audit::{AuditError, AuditSink};
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, CoreSettings, Parts, Phase, SystemRoutes};
 use crate::core::crl_source::CrlSource;
-use crate::core::engine::{AuthMethod, MountFacts};
+use crate::core::engine::{AuthMethod, Engine, MountFacts};
 use crate::core::error::CoreError;
 use crate::core::failpoint::start_later;
 use crate::core::lease::LeaseSettings;
@@ -29,6 +29,7 @@ use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
 };
 use crate::core::trust::TrustStore;
+use crate::engines::transit::{KeyWork, TransitEngine};
 use crate::engines::{self, database::DatabaseEngine};
 use crate::scheduler::Scheduler;
 use crate::storage::open::StorageSpec;
@@ -287,6 +288,11 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, auth: &
     registry.engines.insert("ssh", Box::new(engines::ssh::build));
     registry.engines.insert("totp", Box::new(engines::totp::build));
     registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
+    let work = Arc::new(KeyWork::new());
+    let transit = move |_: &MountFacts| -> Result<Arc<dyn Engine>, CoreError> {
+        Ok(Arc::new(TransitEngine::new(work.clone())))
+    };
+    registry.engines.insert("transit", Box::new(transit));
     let trust = trust.clone();
     let cert = move |mount: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
         Ok(Arc::new(CertMethod::new(trust.clone(), crl_source.clone(), mount)))

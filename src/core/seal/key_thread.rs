@@ -44,6 +44,12 @@ pub(super) async fn on_key_thread<T: Send + 'static>(
     answer.await.map_err(|_| SlotError::NoThread)
 }
 
+/// Overwrites what work with keys has left on the stack of the thread that did it, below the caller's
+/// own frame.
+pub fn scrub_work_stack() {
+    scrub_stack::<KEY_WORK_BYTES>();
+}
+
 /// A frame of its own, so that [`scrub_stack`] covers all of it.
 #[inline(never)]
 fn run<T>(work: impl FnOnce() -> T) -> T {

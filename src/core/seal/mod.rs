@@ -39,7 +39,7 @@ use self::witness::Unsettled;
 pub use self::generate_root::{GenerateRootOutcome, GenerateRootStatus};
 pub use self::init::{InitPlan, InitResult};
 pub use self::key_file::{KeyFile, KeyFileError};
-pub use self::key_thread::scrub_runtime_stacks;
+pub use self::key_thread::{scrub_runtime_stacks, scrub_work_stack};
 pub use self::rekey::{Asker, RekeyOutcome, RekeyPlan, RekeyStatus, VerificationStatus};
 pub use self::rotate::{KeyStatus, RotationSettings, tend_keys};
 pub use self::routes::SealRoutes;

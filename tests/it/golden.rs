@@ -13,6 +13,7 @@ mod refusals;
 mod seal;
 mod server;
 mod stage;
+mod transit;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -116,6 +116,9 @@ fn seal(
             key.seal(aad, plain).map_err(|_| failed())?
         }
         Material::Cipher { key, .. } => key.seal(aad, plain).map_err(|_| failed())?,
+        Material::Rsa { key, .. } if plain.len() > key.plaintext_max(RsaHash::Sha256) => {
+            return Err(ItemError::field("plaintext", "is longer than this key can encrypt"));
+        }
         Material::Rsa { key, .. } => key.encrypt(RsaHash::Sha256, plain).map_err(|_| failed())?,
         Material::Ecdsa(_) | Material::Ed25519 { .. } | Material::Hmac => return Err(failed()),
     };

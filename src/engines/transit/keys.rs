@@ -159,10 +159,9 @@ pub(super) fn version_record(
     material: SecretBytes,
     now: Timestamp,
 ) -> Result<VersionRecord, CoreError> {
-    let hmac_key = match kind {
-        KeyKind::Hmac => SecretBytes::new(Vec::new()),
-        _ => SecretBytes::random(32)?,
-    };
+    // A key that is for that itself needs none beside it.
+    let length = if kind == KeyKind::Hmac { 0 } else { 32 };
+    let hmac_key = SecretBytes::random(length)?;
     let mut record = VersionRecord {
         created_at: now,
         key: StoredKey::new(material),

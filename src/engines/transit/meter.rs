@@ -90,13 +90,22 @@ impl Meter {
             return Ok(());
         }
         let _asking = allowance.asking.lock().await;
-        if allowance.take(count) {
+        let left = allowance.left.swap(0, Ordering::AcqRel);
+        let Some(missing) = count.checked_sub(left).filter(|missing| *missing > 0) else {
+            // Somebody else has asked meanwhile.
+            allowance.left.fetch_add(left - count, Ordering::AcqRel);
             return Ok(());
+        };
+        match self.ask(ctx, &used_name(id, version), missing, max).await {
+            Ok(more) => {
+                allowance.left.fetch_add(more - missing, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(error) => {
+                allowance.left.fetch_add(left, Ordering::AcqRel);
+                Err(error)
+            }
         }
-        let more = self.ask(ctx, &used_name(id, version), count, max).await?;
-        // What was left stays; what is needed now is taken out before anybody sees it.
-        allowance.left.fetch_add(more - count, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Takes an allowance of at least `count` from the store.

@@ -306,8 +306,18 @@ const MARSHALING: FieldSpec =
     field("marshaling_algorithm", Text, "How it is written: asn1 (the default) or jws.");
 const SALT: FieldSpec = field("salt_length", Text, "Of PSS: auto (the default), hash or a number.");
 const SIGNATURE: FieldSpec = field("signature", Text, "The signature: vault:v1:….");
-const SIGN_FIELDS: &[FieldSpec] =
-    &[INPUT, HASH_NAME, ALGORITHM, PREHASHED, PADDING, MARSHALING, SALT, CONTEXT, WANTED, BATCH];
+const SIGN_FIELDS: &[FieldSpec] = &[
+    INPUT,
+    HASH_NAME,
+    ALGORITHM,
+    PREHASHED,
+    PADDING,
+    MARSHALING,
+    SALT,
+    CONTEXT,
+    WANTED,
+    batch(&[INPUT, CONTEXT, REFERENCE]),
+];
 const PUBLIC_KEY: FieldSpec = field("public_key", Text, "The public key, of a derived key.");
 const SIGNED_ANSWER: Answer = Answer::Data(&[
     SIGNATURE.if_any(),

@@ -101,8 +101,10 @@ impl Manner {
         let hash = RsaHash::of(self.hash).ok_or_else(|| {
             ItemError::field("hash_algorithm", "cannot be sha2-224 for keys of this type")
         })?;
+        if self.pkcs1 {
+            return Ok((hash, vec![Padding::Pkcs1]));
+        }
         let paddings = match self.salt {
-            _ if self.pkcs1 => vec![Padding::Pkcs1],
             Salt::Auto => vec![Padding::PssMax, Padding::PssHash],
             Salt::Hash => vec![Padding::PssHash],
             Salt::Bytes(bytes) => {

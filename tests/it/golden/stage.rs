@@ -219,6 +219,10 @@ impl Stage {
             "keys_base64" => "<share>",
             "next" => "<cursor>",
             "version" if text == env!("CARGO_PKG_VERSION") => "<version>",
+            "backup" => "<backup>",
+            "public_key" => "<public key>",
+            // Of a key that is told by its versions.
+            "1" | "2" => "<key>",
             "subject_key_id" | "authority_key_id" => "<key id>",
             "x5t#S256" => "<fingerprint>",
             _ => "",
@@ -231,6 +235,11 @@ impl Stage {
         }
         if text.starts_with("-----BEGIN ") {
             return "<PEM>".into();
+        }
+        if let Some((version, _)) =
+            text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'))
+        {
+            return format!("vault:v{version}:<base64>");
         }
         if let Some(("hmac-sha256", _)) = text.split_once(':') {
             return "hmac-sha256:<hash>".into();

@@ -102,6 +102,7 @@ impl Used {
         used.make_tokens().await;
         used.know_people().await;
         used.lease_credentials().await;
+        used.use_keys().await;
         used.wrap().await;
         used.open().await;
         used
@@ -276,6 +277,33 @@ impl Used {
         known.names(&[HOST, DATABASE, DATABASE_ROOT, STATIC_USER, "canary-idempotency-key"]);
         known.contents(&["canary_stock", "WITH LOGIN PASSWORD '{{password}}'"]);
         known.secrets(&[FIRST_ROOT_PASSWORD]);
+    }
+
+    /// Keys that encrypt and sign for others.
+    async fn use_keys(&mut self) {
+        self.ok("sys/mounts/canary-transit", json!({ "type": "transit" })).await;
+        let message = BASE64.encode(b"canary-transit-plaintext");
+        for (name, kind, part) in [
+            ("canary-cipher-key", "aes256-gcm96", "encryption-key"),
+            ("canary-signing-key", "ed25519", "signing-key"),
+        ] {
+            let key = json!({ "type": kind, "exportable": true });
+            self.ok(&format!("canary-transit/keys/{name}"), key).await;
+            for part in [part, "hmac-key"] {
+                let exported = format!("canary-transit/export/{part}/{name}");
+                let exported = self.root.read(&exported).await.data();
+                let key = BASE64.decode(text(&exported["keys"], "1").as_bytes()).unwrap();
+                self.known.secret(&format!("{part} of {name}"), &key[..32]);
+            }
+            self.known.name(name);
+        }
+        let body = json!({ "plaintext": message });
+        let sealed = self.ok("canary-transit/encrypt/canary-cipher-key", body).await;
+        let body = json!({ "ciphertext": sealed["data"]["ciphertext"] });
+        self.ok("canary-transit/decrypt/canary-cipher-key", body).await;
+        self.ok("canary-transit/sign/canary-signing-key", json!({ "input": message })).await;
+        self.known.name("canary-transit/");
+        self.known.secrets(&["canary-transit-plaintext"]);
     }
 
     /// What goes wrong is what gets logged.

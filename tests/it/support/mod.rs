@@ -11,3 +11,4 @@ pub mod slapd;
 pub mod sshd;
 pub mod target;
 pub mod wire;
+pub mod wrapped;

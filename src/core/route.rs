@@ -106,6 +106,9 @@ pub enum Answer {
     Maybe(&'static [FieldSpec]),
     /// As [`Answer::Data`], and with 404 when what they describe is gone.
     OrGone(&'static [FieldSpec]),
+    /// As [`Answer::Data`], and with 400, or the status that the caller chose, when some of what was
+    /// asked for was not done.
+    OrPartly(&'static [FieldSpec]),
     /// Work that takes time: as [`Answer::Maybe`], with 202 while it is not over.
     Begun(&'static [FieldSpec]),
     /// As [`Answer::Data`], with the same fields beside `data` as well.

@@ -45,6 +45,12 @@ pub(super) fn responses(
         // Also the answer when there was never anything.
         responses.insert("404".into(), gone(&name));
     }
+    if matches!(answer, Answer::OrPartly(_)) {
+        responses.insert("400".into(), partly(&name));
+        let about = "Some of it was not done; as the caller chose.";
+        let chosen = json!({ "description": about, "content": content });
+        responses.insert("default".into(), chosen);
+    }
     if matches!(answer, Answer::Nothing | Answer::Maybe(_) | Answer::Begun(_) | Answer::Unwrapped) {
         responses.insert("204".into(), json!({ "description": "Done; there is nothing to say." }));
     }
@@ -55,6 +61,14 @@ fn gone(name: &str) -> Value {
     let schema = json!({ "anyOf": [schema_ref("Errors"), schema_ref(name)] });
     json!({
         "description": "There is nothing at that path, or it is gone and this is known of it.",
+        "content": { "application/json": { "schema": schema } },
+    })
+}
+
+fn partly(name: &str) -> Value {
+    let schema = json!({ "anyOf": [schema_ref("Errors"), schema_ref(name)] });
+    json!({
+        "description": "The request makes no sense, or this came of what was done of it.",
         "content": { "application/json": { "schema": schema } },
     })
 }
@@ -90,7 +104,7 @@ fn whole(place: &Place, answer: Answer) -> Value {
     let envelope = Envelope::default();
     match answer {
         Answer::Nothing | Answer::Raw(_) => envelope.schema(),
-        Answer::Data(fields) | Answer::OrGone(fields) => {
+        Answer::Data(fields) | Answer::OrGone(fields) | Answer::OrPartly(fields) => {
             Envelope { data: Some(data(fields)), ..envelope }.schema()
         }
         Answer::Maybe(fields) | Answer::Begun(fields) => {

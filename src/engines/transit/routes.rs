@@ -71,9 +71,10 @@ pub(super) const ROUTES: &[RouteSpec] = &[
     )
     .reads(Answer::Data(&[field("public_key", Text, "RSA of 4096 bits, in PEM.")])),
     route(ENCRYPT, "encrypt/:name", "Encrypt.", &[Create, Update], ENCRYPT_FIELDS)
-        .writes(SEALED_ANSWER),
-    route(DECRYPT, "decrypt/:name", "Decrypt.", &[Update], DECRYPT_FIELDS)
-        .writes(Answer::Data(&[OPENED.if_any(), results(&[OPENED.if_any(), ERROR, REFERENCE])])),
+        .writes(Answer::OrPartly(SEALED)),
+    route(DECRYPT, "decrypt/:name", "Decrypt.", &[Update], DECRYPT_FIELDS).writes(
+        Answer::OrPartly(&[OPENED.if_any(), results(&[OPENED.if_any(), ERROR, REFERENCE])]),
+    ),
     route(
         REWRAP,
         "rewrap/:name",

@@ -86,7 +86,12 @@ impl Stage {
     /// The same where every value is the machine's: only names and kinds of values are recorded, and
     /// of a list the first.
     pub(super) async fn get_shape(&mut self, path: &str) -> Value {
-        let answer = self.get(path).await;
+        self.ask_shape("GET", path).await
+    }
+
+    /// The same by another method.
+    pub(super) async fn ask_shape(&mut self, method: &str, path: &str) -> Value {
+        let answer = self.ask(method, path, Value::Null).await;
         if let Some(recorded) = self.answers.last_mut().and_then(|last| last.get_mut("answer")) {
             *recorded = shape("", recorded);
         }

@@ -23,6 +23,7 @@ mod login;
 pub mod mount;
 mod name;
 pub mod operation;
+pub mod outgoing;
 pub mod passwords;
 pub mod peer;
 mod pipeline;

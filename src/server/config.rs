@@ -133,6 +133,10 @@ section! {
         crl_refresh_interval: Period = Period::from_secs(3600),
         /// Hosts that LDAP directories may be on: `host` or `host:port`.
         ldap_hosts: Vec<String> = Vec::new(),
+        /// Hosts that methods may ask, such as identity providers: `host` or `host:port`.
+        outgoing_hosts: Vec<String> = Vec::new(),
+        /// PEM file with the authorities that those are checked against where a mount names none.
+        outgoing_ca_file: PathBuf = PathBuf::new(),
     }
 }
 
@@ -516,9 +520,12 @@ impl Config {
     }
 
     fn judge_auth(&self, found: &mut Vec<Problem>) {
-        for (key, hosts) in
-            [("crl_hosts", &self.auth.crl_hosts), ("ldap_hosts", &self.auth.ldap_hosts)]
-        {
+        let lists = [
+            ("crl_hosts", &self.auth.crl_hosts),
+            ("ldap_hosts", &self.auth.ldap_hosts),
+            ("outgoing_hosts", &self.auth.outgoing_hosts),
+        ];
+        for (key, hosts) in lists {
             for (index, host) in hosts.iter().enumerate() {
                 let names_host = |uri: hyper::Uri| {
                     uri.authority().is_some_and(|at| at.as_str() == host && !host.contains('@'))

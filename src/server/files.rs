@@ -130,10 +130,16 @@ pub fn check(config: &Config) -> Vec<Problem> {
             }
         }
     }
-    if !config.auth.crl_ca_file.as_os_str().is_empty()
-        && let Err(error) = read_anchors(&config.auth.crl_ca_file)
-    {
-        found.push(Problem::new("auth.crl_ca_file", error.to_string()));
+    let authorities = [
+        ("auth.crl_ca_file", &config.auth.crl_ca_file),
+        ("auth.outgoing_ca_file", &config.auth.outgoing_ca_file),
+    ];
+    for (key, path) in authorities {
+        if !path.as_os_str().is_empty()
+            && let Err(error) = read_anchors(path)
+        {
+            found.push(Problem::new(key, error.to_string()));
+        }
     }
     let storage = &config.storage;
     if storage.kind == StorageType::Postgresql {

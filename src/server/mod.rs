@@ -12,6 +12,7 @@ mod facts;
 pub mod files;
 mod host;
 pub mod openapi;
+pub mod outgoing;
 pub mod policy_text;
 pub mod postgres_login;
 pub mod process;

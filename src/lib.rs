@@ -71,3 +71,8 @@ pub mod types;
 #[path = "../tests/it/support/pki.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
 pub(crate) mod pki;
+
+#[cfg(test)]
+#[path = "../tests/it/support/signer.rs"]
+#[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
+pub(crate) mod signer;

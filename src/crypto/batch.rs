@@ -1,4 +1,5 @@
-//! Sealing of batch tokens: facts that their holder carries and cannot read or change.
+//! Sealing of facts that their holder carries and cannot read or change: batch tokens, and what a log-in
+//! in progress takes along.
 
 use super::aead::{AeadError, AeadKey, NONCE_BYTES, SealError, Suite};
 use super::kdf::{self, HMAC_BYTES};
@@ -9,14 +10,14 @@ const SALT_BYTES: usize = 24;
 /// Fixed, because every key encrypts one message only.
 const NONCE: [u8; NONCE_BYTES] = [0; NONCE_BYTES];
 
-/// Seals and opens batch tokens.
+/// Seals and opens what is carried, each kind under a subkey of its own.
 ///
 /// Each gets a key of its own, derived from a random 192-bit salt, so that their number is not
 /// bounded by what random 96-bit nonces allow under one key (NIST SP 800-38D §8.3).
 pub struct BatchTokenKey(SecretArray<HMAC_BYTES>);
 
 impl BatchTokenKey {
-    /// Takes the keyring's subkey for batch tokens.
+    /// Takes the keyring's subkey for batch tokens, or for another kind.
     pub fn new(key: SecretArray<HMAC_BYTES>) -> Self {
         Self(key)
     }

@@ -43,6 +43,8 @@ pub enum Label {
     BatchToken,
     /// Checksums over clear values that only this installation may make.
     Checksum,
+    /// Sealing of what a log-in in progress carries with it, which is not stored.
+    LoginState,
 }
 
 impl Label {
@@ -55,6 +57,7 @@ impl Label {
             Self::AuditChain => b"leasehold/v1/audit-chain",
             Self::BatchToken => b"leasehold/v1/batch-token",
             Self::Checksum => b"leasehold/v1/checksum",
+            Self::LoginState => b"leasehold/v1/login-state",
         }
     }
 }

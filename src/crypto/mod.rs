@@ -13,6 +13,7 @@ pub mod batch;
 pub mod blind;
 pub mod digest;
 pub mod envelope;
+pub mod jose;
 mod kdf;
 pub mod key_wrap;
 pub mod keyring;

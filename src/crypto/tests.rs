@@ -104,6 +104,7 @@ fn keyed_hashes_are_the_documented_ones() {
         ("audit-chain", Label::AuditChain),
         ("batch-token", Label::BatchToken),
         ("checksum", Label::Checksum),
+        ("login-state", Label::LoginState),
     ] {
         assert!(keyring.subkey(label).ct_eq(&array(&vectors["subkeys"][name])), "{name}");
     }

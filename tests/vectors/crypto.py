@@ -139,7 +139,9 @@ CONTEXT = {
     "name": fixed("name", 16).hex(),
     "rev": 0x0102030405060708,
 }
-LABELS = ["blind-index", "token-hash", "audit-hmac", "audit-chain", "batch-token", "checksum"]
+LABELS = [
+    "blind-index", "token-hash", "audit-hmac", "audit-chain", "batch-token", "checksum", "login-state",
+]
 TEXT = "database/creds/läse"
 
 json.dump(

@@ -7,6 +7,9 @@ pub mod opened;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod pki;
 pub mod postgres;
+#[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
+pub mod signer;
+pub mod site;
 pub mod slapd;
 pub mod sshd;
 pub mod target;

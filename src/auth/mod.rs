@@ -3,6 +3,9 @@
 pub mod approle;
 pub mod cert;
 pub mod identity;
+mod jose;
+pub mod jwt;
+pub mod kubernetes;
 pub mod ldap;
 #[cfg(test)]
 mod scratch;

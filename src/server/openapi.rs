@@ -14,8 +14,7 @@ use crate::types::id::MountAccessor;
 use crate::types::time::Ttl;
 
 use super::config::Auth;
-use super::crl_fetch::CrlFetcher;
-use super::run;
+use super::run::{self, Network};
 
 /// All that this build can serve, with the path of each mount a parameter.
 ///
@@ -26,10 +25,9 @@ pub fn generic() -> Result<Value, CoreError> {
     for table in run::tables(Box::new(String::new), Access::Caller) {
         places.push(Place::system(table.prefix(), table.routes()));
     }
-    let crl_source = CrlFetcher::new(&Auth::default())
-        .map_err(|error| CoreError::internal(format!("no source of lists: {error}")))?;
-    let trust = Arc::new(TrustStore::new());
-    let registry = run::registry(&trust, Arc::new(crl_source), &Auth::default());
+    let network = Network::new(&Auth::default())
+        .map_err(|error| CoreError::internal(format!("no other servers: {error}")))?;
+    let registry = run::registry(&Arc::new(TrustStore::new()), network);
     for (kind, build) in &registry.engines {
         for options in variants(kind) {
             let facts = facts(kind, &options);

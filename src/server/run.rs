@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, EdgeLimits};
 use crate::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy};
 use crate::auth::approle::ApproleMethod;
+use crate::auth::jwt::JwtMethod;
+use crate::auth::kubernetes::KubernetesMethod;
 use crate::auth::ldap::{DirectoryHosts, LdapMethod};
 use crate::auth::userpass::{PasswordWork, UserpassMethod};
 use crate::auth::{self, cert::CertMethod};
@@ -24,6 +26,7 @@ use crate::core::error::CoreError;
 use crate::core::failpoint::start_later;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
+use crate::core::outgoing::Outgoing;
 use crate::core::route::Access;
 use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
@@ -40,6 +43,8 @@ use crate::types::time::{Clock, SystemClock, Ttl};
 use super::config::{AuditSink as SinkConfig, Auth, Config, Problem, SealType, StorageType};
 use super::crl_fetch::CrlFetcher;
 use super::facts::ProcessFacts;
+use super::files::FileError;
+use super::outgoing::OutgoingRequests;
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
 
@@ -251,8 +256,8 @@ async fn build_core(
     let initialized = seal::is_initialized(storage.as_ref()).await.map_err(StartError::Seal)?;
     let mut node = [0u8; 8];
     fill_random(&mut node)?;
-    let crl_source = Arc::new(CrlFetcher::new(&config.auth).map_err(BindError::from)?);
-    let registry = registry(&trust, crl_source, &config.auth);
+    let network = Network::new(&config.auth).map_err(BindError::from)?;
+    let registry = registry(&trust, network);
     let parts = Parts {
         storage,
         clock,
@@ -279,9 +284,33 @@ pub fn tables(
     tables
 }
 
-/// The engines and methods of this build, one line each. Revocation lists that are named by a URL come
-/// from `crl_source`; `auth` says what else methods may ask.
-pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, auth: &Auth) -> Registry {
+/// What methods reach other servers by.
+pub struct Network {
+    /// Where revocation lists are fetched from that are named by a URL.
+    pub crl_source: Arc<dyn CrlSource>,
+    /// What identity providers and the like are asked by.
+    pub outgoing: Arc<dyn Outgoing>,
+    /// Where directories may be.
+    pub directories: DirectoryHosts,
+}
+
+impl Network {
+    /// As the configuration says. Reads the files of authorities.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn new(config: &Auth) -> Result<Self, FileError> {
+        Ok(Self {
+            crl_source: Arc::new(CrlFetcher::new(config)?),
+            outgoing: Arc::new(OutgoingRequests::new(config)?),
+            directories: DirectoryHosts::new(&config.ldap_hosts),
+        })
+    }
+}
+
+/// The engines and methods of this build, one line each. They reach other servers by `network`.
+pub fn registry(trust: &Arc<TrustStore>, network: Network) -> Registry {
+    let Network { crl_source, outgoing, directories } = network;
     let mut registry = Registry { databases: engines::database::PLUGINS, ..Registry::default() };
     registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
     registry.engines.insert("kv", Box::new(engines::kv::build));
@@ -298,10 +327,19 @@ pub fn registry(trust: &Arc<TrustStore>, crl_source: Arc<dyn CrlSource>, auth: &
         Ok(Arc::new(CertMethod::new(trust.clone(), crl_source.clone(), mount)))
     };
     registry.methods.insert("cert", Box::new(cert));
+    let cluster = outgoing.clone();
+    let kubernetes = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(KubernetesMethod::new(cluster.clone())))
+    };
+    registry.methods.insert("kubernetes", Box::new(kubernetes));
+    let jwt = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+        Ok(Arc::new(JwtMethod::new(outgoing.clone())))
+    };
+    registry.methods.insert("oidc", Box::new(jwt.clone()));
+    registry.methods.insert("jwt", Box::new(jwt));
     registry.methods.insert("approle", Box::new(|_| Ok(Arc::new(ApproleMethod::default()))));
-    let hosts = DirectoryHosts::new(&auth.ldap_hosts);
     let ldap = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(LdapMethod::new(hosts.clone())))
+        Ok(Arc::new(LdapMethod::new(directories.clone())))
     };
     registry.methods.insert("ldap", Box::new(ldap));
     let work = Arc::new(PasswordWork::new());

@@ -14,12 +14,12 @@ PROGRAM = os.environ["LEASEHOLD"]
 
 
 class Broker:
-    def __init__(self):
+    def __init__(self, listen="127.0.0.1:0"):
         self._owned = tempfile.TemporaryDirectory(prefix="leasehold-clients-")
         self.dir = self._owned.name
         self._log = open(self.path("log"), "w")
         self._process = subprocess.Popen(
-            [PROGRAM, "dev", "--dir", self.dir, "--listen", "127.0.0.1:0"],
+            [PROGRAM, "dev", "--dir", self.dir, "--listen", listen],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

@@ -15,8 +15,7 @@ use leasehold::core::route::{Access, RouteSpec};
 use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
 use leasehold::server::config::Auth;
-use leasehold::server::crl_fetch::CrlFetcher;
-use leasehold::server::run;
+use leasehold::server::run::{self, Network};
 use leasehold::types::id::MountAccessor;
 use leasehold::types::time::Ttl;
 use serde_json::{Value, json};
@@ -66,17 +65,17 @@ pub(crate) const MOUNTS: &[(&str, &str, &[(&str, &str)])] = &[
     ("auth/approle/", "approle", &[]),
     ("auth/ldap/", "ldap", &[]),
     ("auth/userpass/", "userpass", &[]),
+    ("auth/jwt/", "jwt", &[]),
+    ("auth/oidc/", "oidc", &[]),
+    ("auth/kubernetes/", "kubernetes", &[]),
 ];
 
 /// All tables of this build, each with what its paths begin with.
 pub(crate) fn tables() -> Vec<(&'static str, &'static [RouteSpec])> {
     let system = run::tables(Box::new(String::new), Access::Caller);
     let mut all: Vec<_> = system.iter().map(|table| (table.prefix(), table.routes())).collect();
-    let registry = run::registry(
-        &Arc::new(TrustStore::new()),
-        Arc::new(CrlFetcher::new(&Auth::default()).unwrap()),
-        &Auth::default(),
-    );
+    let network = Network::new(&Auth::default()).unwrap();
+    let registry = run::registry(&Arc::new(TrustStore::new()), network);
     let kinds: BTreeSet<&str> =
         registry.engines.keys().chain(registry.methods.keys()).copied().collect();
     let mounted: BTreeSet<&str> = MOUNTS.iter().map(|(_, kind, _)| *kind).collect();

@@ -14,8 +14,7 @@ use leasehold::engines;
 use leasehold::engines::database::DatabaseEngine;
 use leasehold::engines::transit::{KeyWork, TransitEngine};
 use leasehold::server::config::Auth;
-use leasehold::server::crl_fetch::CrlFetcher;
-use leasehold::server::run;
+use leasehold::server::run::{self, Network};
 use leasehold::types::id::MountAccessor;
 use leasehold::types::time::Ttl;
 
@@ -294,9 +293,8 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
             found.push(("server", format!("{}{}", table.prefix(), spec.pattern), spec));
         }
     }
-    let fetcher = Arc::new(CrlFetcher::new(&Auth::default()).unwrap());
-    let registry = run::registry(&Arc::new(TrustStore::new()), fetcher, &Auth::default());
-    for (name, build) in &registry.methods {
+    let network = Network::new(&Auth::default()).unwrap();
+    for (name, build) in &run::registry(&Arc::new(TrustStore::new()), network).methods {
         let method = build(&facts("")).unwrap();
         found.extend(method.routes().iter().map(|spec| (*name, spec.pattern.to_owned(), spec)));
     }

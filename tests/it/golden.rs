@@ -7,6 +7,7 @@
 mod callers;
 mod codes;
 mod engines;
+mod issuers;
 mod limits;
 mod people;
 mod refusals;

@@ -7,6 +7,7 @@ mod bad_input;
 mod certificates;
 mod cluster;
 mod identities;
+mod issuers;
 mod leases;
 mod manners;
 mod owners;

@@ -3,8 +3,10 @@
 //! Each way to log in is a [`Method`] in a file of its own and a line in [`METHODS`].
 
 mod approle;
+mod browser;
 mod certificate;
 mod password;
+mod presented;
 mod token;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -17,13 +19,23 @@ use crate::client::Reply;
 use crate::types::secret::SecretString;
 
 use approle::Approle;
+use browser::Browser;
 use certificate::Certificate;
 use password::Password;
+use presented::Presented;
 use token::Token;
 
 /// Every way to log in.
-static METHODS: &[&dyn Method] =
-    &[&Approle, &Certificate, &Token, &Password { name: "userpass" }, &Password { name: "ldap" }];
+static METHODS: &[&dyn Method] = &[
+    &Approle,
+    &Certificate,
+    &Token,
+    &Password { name: "userpass" },
+    &Password { name: "ldap" },
+    &Browser,
+    &Presented { name: "jwt", about: "A token of an issuer: role=NAME jwt=@FILE" },
+    &Presented { name: "kubernetes", about: "The token of a service account: role=NAME jwt=@FILE" },
+];
 
 /// A way to prove who one is.
 #[async_trait::async_trait(?Send)]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::stage::Stage;
+use crate::support::broker::Setup;
 use crate::support::pki::Ca;
 use crate::support::slapd::{BASE, BROKER, Slapd};
 
@@ -142,7 +143,7 @@ async fn a_directory_answers_as_recorded() {
     });
     let directory = directory.await.unwrap();
     let tables = format!("[auth]\nldap_hosts = [{:?}]\n", directory.address());
-    let mut stage = Stage::open_with("ldap", tables).await;
+    let mut stage = Stage::open_with("ldap", Setup { tables, ..Setup::default() }).await;
     stage.know(&directory.address(), "<directory>");
     let config = "auth/ldap/config";
     stage.get(config).await;

@@ -34,12 +34,12 @@ pub(super) struct Stage {
 impl Stage {
     /// On a broker that is unsealed and has everything mounted.
     pub(super) async fn open(area: &'static str) -> Self {
-        Self::open_with(area, String::new()).await
+        Self::open_with(area, Setup::default()).await
     }
 
-    /// The same with further tables of the configuration.
-    pub(super) async fn open_with(area: &'static str, tables: String) -> Self {
-        let mut stage = Self::start(area, (1, 1), tables);
+    /// The same on a broker that is set up so.
+    pub(super) async fn open_with(area: &'static str, setup: Setup) -> Self {
+        let mut stage = Self::started(area, setup);
         stage.broker.init().await;
         stage.broker.unseal().await;
         stage.root = Arc::new(stage.broker.root());
@@ -56,13 +56,12 @@ impl Stage {
 
     /// On a broker that was never initialised.
     pub(super) fn fresh(area: &'static str, shares: u8, threshold: u8) -> Self {
-        Self::start(area, (shares, threshold), String::new())
+        Self::started(area, Setup { shares: (shares, threshold), ..Setup::default() })
     }
 
-    fn start(area: &'static str, shares: (u8, u8), tables: String) -> Self {
+    fn started(area: &'static str, setup: Setup) -> Self {
         let server = "log_level = \"info\"".into();
-        let setup = Setup { server, shares, tables, ..Setup::default() };
-        let broker = Broker::start(setup);
+        let broker = Broker::start(Setup { server, ..setup });
         let root = Arc::new(broker.admin());
         Self { broker, root, area, known: Vec::new(), answers: Vec::new() }
     }
@@ -218,6 +217,7 @@ impl Stage {
             "code" => "<code>",
             "url" if text.starts_with("otpauth://") => "<otpauth address>",
             "encoded_token" | "encoded_root_token" => "<encoded token>",
+            "auth_url" => "<where to log in>",
             "otp" => "<one-time pad>",
             "password" => "<password>",
             "random_bytes" => "<random bytes>",

@@ -32,8 +32,10 @@ pub(super) struct Parsed {
 
 /// The verb, from the method and the query's `list`.
 pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, CoreError> {
-    let lists =
-        matches!(query.get("list"), Some(Value::String(text)) if text == "true" || text == "1");
+    let lists = match query.get("list") {
+        Some(Value::String(text)) => flag("list", text)?,
+        _ => false,
+    };
     match *method {
         Method::GET if lists => Ok(Verb::List),
         Method::GET | Method::HEAD => Ok(Verb::Read),
@@ -42,6 +44,15 @@ pub(super) fn verb(method: &Method, query: &Map<String, Value>) -> Result<Verb, 
         Method::DELETE => Ok(Verb::Delete),
         _ if method.as_str() == "LIST" => Ok(Verb::List),
         _ => Err(CoreError::Unsupported),
+    }
+}
+
+/// A flag of the query, in all the spellings that stock clients use.
+fn flag(name: &str, text: &str) -> Result<bool, CoreError> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" | "" => Ok(false),
+        _ => Err(CoreError::field(name, "must be true or false")),
     }
 }
 

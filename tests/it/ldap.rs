@@ -128,7 +128,7 @@ fn dn(rdn: &str) -> String {
 }
 
 fn populate(directory: &Slapd) {
-    for uid in ["ann", "bob", "locked", "gone", "leaver", "Carl", "many", "a*b"] {
+    for uid in ["ann", "bob", "locked", "gone", "leaver", "Carl", "many", "a*b", "clubber"] {
         directory.person(&format!("uid={uid}"), uid, "");
     }
     directory.person(
@@ -145,6 +145,7 @@ fn populate(directory: &Slapd) {
     let ann = dn("uid=ann");
     directory.group("admins", &[&ann]);
     directory.group("Ops Team", &[&ann, &dn("uid=bob"), &dn("uid=leaver"), &dn("uid=mia")]);
+    directory.group("club", &[&dn("uid=clubber"), &ann]);
     directory.group("odd", &[&dn("uid=eve)(uid\\=*"), &dn("uid=comma\\, plus\\+")]);
     for n in 0..50 {
         directory.group(&format!("many-{n}"), &[&dn("uid=many")]);
@@ -484,6 +485,36 @@ async fn a_renewal_asks_the_directory_again() {
     let direct = world.mounted(json!({ "binddn": "" })).await;
     let bob = token(&direct, "bob").await;
     assert!(reason(&renew(&bob).await).contains("binddn or discoverdn"));
+}
+
+#[tokio::test]
+async fn groups_of_a_directory_are_groups_of_identities_until_the_next_renewal() {
+    let world = shared().await;
+    let mount = world.mounted(json!({ "token_ttl": "1h" })).await;
+    let root = &mount.root;
+    let accessor = root.read(&format!("sys/auth/{}", mount.path)).await.data()["accessor"].clone();
+    let policy = json!({ "policy": r#"path "sys/mounts" { capabilities = ["read"] }"# });
+    root.write("sys/policies/acl/clubs", policy).await.ok();
+    let group = json!({ "name": "club", "type": "external", "policies": ["clubs"] });
+    let group = root.write("identity/group", group).await.data()["id"].clone();
+    let alias = json!({ "name": "club", "mount_accessor": accessor, "canonical_id": group });
+    root.write("identity/group-alias", alias).await.ok();
+    let auth = mount.auth("clubber", "clubber-secret").await;
+    assert_eq!(auth["identity_policies"], json!(["clubs"]));
+    let token = auth["client_token"].as_str().unwrap();
+    let clubber = world.broker.nobody().with_token(token);
+    let other = mount.auth("bob", "bob-secret").await;
+    assert_eq!(other["identity_policies"], json!([]));
+    clubber.read("sys/mounts").await.ok();
+    // Who has left the group there leaves it here when the directory is next asked.
+    let left = format!(
+        "dn: cn=club,ou=groups,{BASE}\nchangetype: modify\ndelete: member\nmember: {}\n",
+        dn("uid=clubber")
+    );
+    world.directory.change(&left);
+    let renewed = clubber.write("auth/token/renew-self", json!({})).await.ok();
+    assert_eq!(renewed["auth"]["identity_policies"], json!([]));
+    assert_eq!(clubber.read("sys/mounts").await.status, 403);
 }
 
 #[tokio::test]

@@ -284,6 +284,10 @@ impl AuthMethod for LdapMethod {
         Ok(reply.into())
     }
 
+    fn renews_groups(&self) -> bool {
+        true
+    }
+
     async fn renewal(
         &self,
         ctx: &EngineContext<'_>,

@@ -18,9 +18,10 @@ async fn put_is_post_and_the_list_verb_is_the_list_parameter() {
     let names = json!({ "keys": ["POST", "PUT"] });
     assert_eq!(root.list(&path).await.data(), names);
     assert_eq!(root.list(&format!("{path}/")).await.data(), names);
-    for query in ["list=true", "list=1"] {
+    for query in ["list=true", "list=1", "list=True"] {
         assert_eq!(root.read(&format!("{path}?{query}")).await.data(), names, "{query}");
     }
+    assert!(root.read(&format!("{path}?list=maybe")).await.error(400).contains("list"));
     let none = root.list(&format!("kv/{dir}-none")).await;
     assert_eq!((none.status, none.json()), (404, json!({ "errors": [] })));
 }

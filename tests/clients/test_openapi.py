@@ -1,0 +1,240 @@
+"""The OpenAPI document, and the broker held against it by schemathesis: whatever is sent, there is no
+500, no status that is not described, and no answer that is not as its schema says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+import requests
+
+from broker import PROGRAM, WithBroker
+from postgres import Postgres
+
+SEED = "2611"
+# The most requests that are made up for one operation.
+EXAMPLES = "12"
+
+# What would end the run for all that comes after: it seals the broker, holds its revocations back,
+# rotates its keys all the time, limits the run to a request now and then, or ends its token.
+FATAL = [
+    "sys-seal-write",
+    "sys-hold-write",
+    "sys-rotate-config-write",
+    "sys-rotate-keyring-config-write",
+    "sys-quotas-rate-limit-name-write",
+    "auth-token-revoke-self-write",
+]
+# Its status is what the request says, be it 500.
+CHOSEN = ["sys-health-read"]
+
+CREATE = (
+    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+)
+
+
+def without(operations):
+    return [word for name in operations for word in ("--exclude-operation-id", name)]
+
+
+class OpenApi(WithBroker):
+    """On a broker that has everything mounted that there is, each under the name of its kind."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.postgres = Postgres()
+        offline, live = cls.document(), cls.document("-address", cls.broker.address)
+        cls.mount_all(offline["paths"], live["paths"])
+
+    @classmethod
+    def mount_all(cls, offline, live):
+        for path in offline:
+            placed = re.match(r"/(auth/)?{(\w+)_mount_path}/", path)
+            if not placed:
+                continue
+            below, kind = placed[1] or "", placed[2].replace("_", "-")
+            at = f"/{below}{kind}/"
+            if any(other.startswith(at) for other in live):
+                continue
+            kind, _, version = kind.partition("-v")
+            options = {"version": version} if version else {}
+            to = f"sys/{below or 'mounts/'}{at.split('/')[-2]}"
+            cls.ask("POST", to, {"type": kind, "options": options})
+            live = [*live, at]
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.postgres.stop()
+        super().tearDownClass()
+
+    @classmethod
+    def ask(cls, method, path, body=None):
+        answer = requests.request(
+            method,
+            f"{cls.broker.address}/v1/{path}",
+            json=body,
+            headers={"X-Vault-Token": cls.broker.root_token},
+            cert=cls.broker.identity("admin"),
+            verify=cls.broker.path("ca.pem"),
+        )
+        if answer.status_code >= 300:
+            raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
+        return answer.json() if answer.content else None
+
+    @classmethod
+    def document(cls, *arguments):
+        certificate, key = cls.broker.identity("admin")
+        environment = {
+            "LEASEHOLD_CACERT": cls.broker.path("ca.pem"),
+            "LEASEHOLD_CLIENT_CERT": certificate,
+            "LEASEHOLD_CLIENT_KEY": key,
+            "LEASEHOLD_TOKEN": cls.broker.root_token,
+        }
+        printed = subprocess.run(
+            [PROGRAM, "openapi", *arguments], env=environment, capture_output=True, text=True
+        )
+        if printed.returncode:
+            raise AssertionError(printed.stderr)
+        return json.loads(printed.stdout)
+
+    def schemathesis(self, document, config, *arguments):
+        """Runs it, and answers with what was asked and what came back."""
+        for name, text in [("openapi.json", json.dumps(document)), ("config.toml", config)]:
+            with open(self.broker.path(name), "w") as file:
+                file.write(text)
+        certificate, key = self.broker.identity("admin")
+        command = [
+            os.path.join(os.path.dirname(sys.executable), "schemathesis"),
+            "--config-file", self.broker.path("config.toml"), "--no-color",
+            "run", self.broker.path("openapi.json"),
+            "--url", self.broker.address + "/v1",
+            "--tls-verify", self.broker.path("ca.pem"),
+            "--request-cert", certificate, "--request-cert-key", key,
+            "--header", "X-Vault-Token: " + self.broker.root_token,
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,"
+            "response_schema_conformance",
+            "--max-examples", EXAMPLES, "--seed", SEED, "--generation-deterministic",
+            "--workers", "4", "--no-shrink", "--continue-on-failure",
+            "--suppress-health-check", "all", "--warnings", "off",
+            "--report", "har", "--report-har-path", self.broker.path("run.har"),
+            *arguments,
+        ]
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=600, cwd=self.broker.dir
+        )
+        self.assertEqual(run.returncode, 0, run.stdout[-20_000:] + run.stderr)
+        with open(self.broker.path("run.har")) as file:
+            return json.load(file)["log"]["entries"]
+
+    def test_the_document_offline_is_that_of_a_server_with_its_mounts_as_parameters(self):
+        live = self.document("-address", self.broker.address, "-generic-mount-paths")
+        offline = self.document()
+        for path, item in live["paths"].items():
+            self.assertEqual(item, offline["paths"].get(path), path)
+
+    def test_whatever_is_sent_is_answered_as_described(self):
+        document = self.document("-address", self.broker.address)
+        ids = {
+            operation["operationId"]
+            for item in document["paths"].values()
+            for method, operation in item.items()
+            if method in ("get", "post", "patch", "delete")
+        }
+        self.assertLessEqual({*FATAL, *CHOSEN}, ids, "what is left out is there at all")
+        asked = self.schemathesis(
+            document, "", "--phases", "examples,coverage,fuzzing", *without(FATAL + CHOSEN)
+        )
+        self.assertGreater(len(asked), 10 * len(ids))
+
+    def test_what_is_there_is_served_as_described(self):
+        places = self.furnish()
+        document = self.document("-address", self.broker.address)
+        config = "[parameters]\n" + "".join(
+            f'{name} = "x"\n' for name in ("name", "path", "role", "username")
+        )
+        for path, name, value in places:
+            config += f'[[operations]]\ninclude-path = "{path}"\n'
+            config += f'parameters = {{ {name} = "{value}" }}\n'
+        usual = ["--phases", "fuzzing", "--mode", "positive"]
+        # They read nothing without a body.
+        bodies = ["sys-wrapping-lookup-read", "auth-token-lookup-read"]
+        asked = self.schemathesis(
+            document, config, *usual, "--include-method", "GET", *without(CHOSEN + bodies)
+        )
+        answered = {
+            entry["request"]["url"].split("?")[0].split("/v1")[1]
+            for entry in asked
+            if entry["response"]["status"] == 200
+        }
+        # All but lists and roles of mounts that have none.
+        self.assertGreaterEqual(len(answered), 95, sorted(answered))
+        written = self.schemathesis(
+            document, config, *usual, "--exclude-method", "GET", "--exclude-method", "DELETE",
+            *without(FATAL),
+        )
+        done = [entry for entry in written if entry["response"]["status"] < 300]
+        self.assertGreater(len(done), 200)
+
+    def furnish(self):
+        """Puts something called x everywhere; answers with what is called otherwise."""
+        ask = self.ask
+        for path, body in [
+            ("sys/mounts/x", {"type": "kv", "options": {"version": "2"}}),
+            ("sys/auth/x", {"type": "userpass"}),
+            ("sys/policies/acl/x", {"policy": 'path "x" { capabilities = ["read"] }'}),
+            (
+                "sys/policies/password/x",
+                {"policy": 'length = 20\nrule "charset" { charset = "abcdefghij" }'},
+            ),
+            ("sys/quotas/rate-limit/x", {"path": "nowhere", "rate": 1000}),
+            ("sys/quotas/lease-count/x", {"path": "database", "max_leases": 100_000}),
+            ("auth/token/roles/x", {"allowed_policies": "default"}),
+            ("auth/approle/role/x", {"token_policies": "default", "secret_id_num_uses": 3}),
+            ("auth/approle/role/x/secret-id", {"metadata": {"a": "b"}}),
+            ("auth/userpass/users/x", {"password": "correct horse battery"}),
+            ("auth/cert/certs/x", {"allowed_common_names": "x", "token_policies": "default"}),
+            ("kv-v1/x", {"a": {"b": [1, None, True, "text"]}, "ttl": "1h"}),
+            ("kv-v1/x/below", {"a": 1.5}),
+            ("cubbyhole/x", {"a": "b"}),
+            ("cubbyhole/x/below", {"a": "b"}),
+            ("kv-v2/data/x", {"data": {"a": {"b": 1}}}),
+            ("kv-v2/data/x/below", {"data": {"a": {"b": 1}}}),
+            ("kv-v2/metadata/x", {"custom_metadata": {"owner": "team"}, "max_versions": 3}),
+            ("database/config/x", self.connection()),
+            ("database/roles/x", {"db_name": "x", "creation_statements": CREATE}),
+        ]:
+            ask("POST", path, body)
+        self.postgres.sql("CREATE ROLE taken_over LOGIN")
+        static = {"db_name": "x", "username": "taken_over", "rotation_period": "1h"}
+        ask("POST", "database/static-roles/x", static)
+        ask("GET", "database/creds/x")
+        login = ask("POST", "auth/userpass/login/x", {"password": "correct horse battery"})
+        entity = ask("GET", "identity/entity/id/" + login["auth"]["entity_id"])["data"]
+        ask("POST", "sys/mounts/moving", {"type": "kv"})
+        moved = ask("POST", "sys/remount", {"from": "moving", "to": "moved"})["data"]
+        revoked = ask("POST", "sys/leases/revoke-prefix/database/creds/none", {})["data"]
+        return [
+            ("/identity/entity/id/{id}", "id", entity["id"]),
+            ("/identity/entity/name/{name}", "name", entity["name"]),
+            ("/sys/remount/status/{id}", "id", moved["migration_id"]),
+            ("/sys/leases/operations/{id}", "id", revoked["operation_id"]),
+            ("/sys/leases/lookup/{prefix}", "prefix", "database"),
+        ]
+
+    def connection(self):
+        database = self.postgres.environment
+        return {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": database["DATABASE_URL"],
+            "username": database["DATABASE_USER"],
+            "password": database["DATABASE_PASSWORD"],
+            "allowed_roles": "*",
+        }
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -174,7 +174,8 @@ impl<'a> Printer<'a> {
                 }
                 Token::ListOpen => {
                     self.gap(gap.take().unwrap_or_default());
-                    return self.list(&head);
+                    let items = self.items();
+                    return self.list(&head, &items, "");
                 }
                 Token::Close | Token::Comma | Token::ListClose => {
                     self.at -= 1;
@@ -198,39 +199,46 @@ impl<'a> Printer<'a> {
         self.line("}");
     }
 
-    /// A list whose opening bracket was taken.
-    fn list(&mut self, head: &str) {
-        let items = self.items();
-        let has_comments = items.iter().any(|item| item.token == Token::Comment);
-        let flat = flat(&items);
-        let whole = format!("{head}[{flat}]");
+    /// A list, of which `items` stand between the brackets, with `tail` behind it.
+    fn list(&mut self, head: &str, items: &[Piece<'a>], tail: &str) {
+        let spread = items.iter().any(|item| matches!(item.token, Token::Comment | Token::Open));
+        let whole = format!("{head}[{}]{tail}", flat(items));
         let fits = whole.chars().count() + 2 * self.depth <= LINE_CHARS_MAX;
-        if fits && !has_comments {
+        if fits && !spread {
             return self.line(&whole);
         }
         self.line(&format!("{head}["));
         self.depth += 1;
-        let mut rest = items.as_slice();
+        let mut rest = items;
         while let Some(first) = rest.first() {
-            let length = item_length(rest);
-            let (item, after) = rest.split_at(length);
+            let (item, after) = rest.split_at(item_length(rest));
             rest = after;
-            match first.token {
-                Token::Comma => {}
-                Token::Comment => self.comment(*first),
-                Token::Close
-                | Token::Equals
-                | Token::ListClose
-                | Token::ListOpen
-                | Token::Open
-                | Token::Word => {
-                    let text = format!("{},", self::flat(item));
-                    self.line(&text);
-                }
-            }
+            self.item(*first, item);
         }
         self.depth -= 1;
-        self.line("]");
+        self.line(&format!("]{tail}"));
+    }
+
+    /// One item of a list that has a line for each, or what stands between two.
+    fn item(&mut self, first: Piece<'a>, item: &[Piece<'a>]) {
+        let inside = item.get(1..item.len().saturating_sub(1)).unwrap_or_default();
+        match first.token {
+            Token::Comma => {}
+            Token::Comment => self.comment(first),
+            Token::ListOpen => self.list("", inside, ","),
+            Token::Open => {
+                self.line("{");
+                let lines = std::mem::take(&mut self.lines);
+                let depth = self.depth + 1;
+                let mut object = Printer { pieces: inside.to_vec(), at: 0, lines, depth };
+                object.body();
+                self.lines = object.lines;
+                self.line("},");
+            }
+            Token::Close | Token::Equals | Token::ListClose | Token::Word => {
+                self.line(&format!("{},", flat(item)));
+            }
+        }
     }
 
     /// All up to the bracket that closes the list, which is taken.
@@ -266,20 +274,21 @@ fn item_length(pieces: &[Piece<'_>]) -> usize {
     pieces.len()
 }
 
-/// Values on one line; a comma after the last is left out.
+/// Values without comments and objects on one line; a comma after the last is left out.
 fn flat(pieces: &[Piece<'_>]) -> String {
     let mut out = String::new();
     for (at, piece) in pieces.iter().enumerate() {
         let next = pieces.get(at + 1).map(|piece| piece.token);
         match piece.token {
-            Token::Comma if matches!(next, None | Some(Token::ListClose | Token::Close)) => {}
+            Token::Comma if matches!(next, None | Some(Token::ListClose)) => {}
             Token::Comma => out.push_str(", "),
-            Token::Equals => out.push_str(" = "),
-            Token::Open => out.push_str("{ "),
-            Token::Close => out.push_str(" }"),
-            Token::Comment | Token::ListClose | Token::ListOpen | Token::Word => {
-                out.push_str(piece.text);
-            }
+            Token::Close
+            | Token::Comment
+            | Token::Equals
+            | Token::ListClose
+            | Token::ListOpen
+            | Token::Open
+            | Token::Word => out.push_str(piece.text),
         }
     }
     out
@@ -318,6 +327,15 @@ mod tests {
         );
         assert_eq!(shown(&text), styled);
         assert_eq!(shown(&styled), styled);
+    }
+
+    #[test]
+    fn objects_in_a_list_keep_their_fields_and_comments_apart() {
+        let text = "a = [{ b = 1 # why\n c = [[2 # two\n], 3] }, 4]";
+        let styled = "a = [\n  {\n    b = 1 # why\n    c = [\n      [\n        2, # two\n      ],\n      \
+                      3,\n    ]\n  },\n  4,\n]\n";
+        assert_eq!(shown(text), styled);
+        assert_eq!(shown(styled), styled);
     }
 
     #[test]

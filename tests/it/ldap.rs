@@ -504,7 +504,7 @@ async fn groups_of_a_directory_are_groups_of_identities_until_the_next_renewal()
     let token = auth["client_token"].as_str().unwrap();
     let clubber = world.broker.nobody().with_token(token);
     let other = mount.auth("bob", "bob-secret").await;
-    assert_eq!(other["identity_policies"], json!([]));
+    assert_eq!(other["identity_policies"], Value::Null);
     clubber.read("sys/mounts").await.ok();
     // Who has left the group there leaves it here when the directory is next asked.
     let left = format!(
@@ -513,7 +513,7 @@ async fn groups_of_a_directory_are_groups_of_identities_until_the_next_renewal()
     );
     world.directory.change(&left);
     let renewed = clubber.write("auth/token/renew-self", json!({})).await.ok();
-    assert_eq!(renewed["auth"]["identity_policies"], json!([]));
+    assert_eq!(renewed["auth"]["identity_policies"], Value::Null);
     assert_eq!(clubber.read("sys/mounts").await.status, 403);
 }
 

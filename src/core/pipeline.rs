@@ -362,12 +362,14 @@ impl Core {
         }
         let warnings = unknown_fields(found.route, &request.fields);
         let call = Call { found, operation, permit };
-        let mut reply = self.dispatch(&ctx, place, call, &request).await?;
-        withdraw_unless_finished(ticket, unsealed, &reply);
-        reply.warnings.extend(warnings);
+        let served = self.dispatch(&ctx, place, call, &request).await;
+        // Also after a failure, of which it may be unknown what it has changed.
         if operation.is_write() && changes_standing(place) {
             unsealed.callers.forget();
         }
+        let mut reply = served?;
+        withdraw_unless_finished(ticket, unsealed, &reply);
+        reply.warnings.extend(warnings);
         wrapped(unsealed, reply, request.wrap_ttl, request.path.as_str()).await
     }
 

@@ -39,38 +39,45 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
         Invalidation::Everything => None,
     };
     let touched = |kind: Kind| kinds_changed.as_ref().is_none_or(|set| set.contains(&kind));
+    let standings =
+        [kinds::POLICY, kinds::ENTITY, kinds::ALIAS, kinds::GROUP, kinds::AUTH_DATA, kinds::MOUNTS];
+    let stands_anew = standings.into_iter().any(touched);
+    // What cannot fail comes first, and what fails keeps nothing else from being taken over.
+    if touched(kinds::GROUP) {
+        unsealed.identity.groups().forget();
+    }
+    if stands_anew {
+        unsealed.callers.forget();
+    }
+    if touched(kinds::LEASE) {
+        unsealed.leases.wake_sweep();
+    }
+    let mut outcome = Ok(());
     if touched(kinds::MOUNTS) {
-        unsealed.mounts.reload().await?;
+        outcome = outcome.and(unsealed.mounts.reload().await);
     }
     for mounted in unsealed.mounts.all() {
         match &mounted.backend {
             Backend::Secret(engine) if touched(kinds::MOUNT_DATA) => engine.invalidate(),
             Backend::Auth(method) if touched(kinds::AUTH_DATA) => {
                 method.invalidate();
-                method.load(&mounted.context()).await?;
+                outcome = outcome.and(method.load(&mounted.context()).await);
             }
             Backend::Secret(_) | Backend::Auth(_) => {}
         }
     }
-    if touched(kinds::GROUP) {
-        unsealed.identity.groups().forget();
-    }
-    let standings =
-        [kinds::POLICY, kinds::ENTITY, kinds::ALIAS, kinds::GROUP, kinds::AUTH_DATA, kinds::MOUNTS];
-    if standings.into_iter().any(touched) {
+    // Who was judged meanwhile was judged by what the methods had before.
+    if stands_anew {
         unsealed.callers.forget();
     }
     if touched(kinds::QUOTA) {
-        unsealed.quotas.load().await?;
+        outcome = outcome.and(unsealed.quotas.load().await);
     }
     if touched(kinds::SETTING) {
-        unsealed.cors.reload().await?;
+        outcome = outcome.and(unsealed.cors.reload().await);
     }
     if touched(kinds::CORE) {
-        unsealed.leases.load_hold().await?;
+        outcome = outcome.and(unsealed.leases.load_hold().await);
     }
-    if touched(kinds::LEASE) {
-        unsealed.leases.wake_sweep();
-    }
-    Ok(())
+    outcome
 }

@@ -179,6 +179,10 @@ impl Connection {
         let mut tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
         tcp.set_nodelay(true)?;
         let Some(tls) = tls else {
+            // A name is local only when it leads here, whatever says where it leads.
+            if !tcp.peer_addr()?.ip().to_canonical().is_loopback() {
+                return Err(io::Error::other("the address is not of this machine").into());
+            }
             return Ok(Self { stream: Box::new(tcp), last_id: 0 });
         };
         let (tcp, last_id) = match server.scheme {

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::TransitEngine;
-use super::keys::{mark_gone, remove_gone, stored_versions};
-use super::kind::{Family, KeyKind};
+use super::keys::{ROTATION_SECS_MIN, mark_gone, remove_gone, stored_versions};
+use super::kind::{Family, HMAC_KEY_BYTES_MAX, KeyKind};
 use super::meter::UsedRecord;
 use super::record::{
     KeyRecord, VersionRecord, gone_name, key_name, rotating_name, used_dir, used_name, version_name,
@@ -120,6 +120,7 @@ impl Backup {
             || !backup.versions.keys().copied().eq(all)
             || (key.derived && !key.kind.derives())
             || (key.convergent && !(key.derived && key.kind.is_cipher()))
+            || !has_sound_settings(key)
         {
             return Err(refused());
         }
@@ -129,7 +130,13 @@ impl Backup {
     /// Whether every version is a key of the type that it says.
     fn is_usable(&self) -> bool {
         let usable = |(number, record): (&u64, &VersionRecord)| {
-            Version::open(self.key.kind, *number, record).is_ok()
+            // What is told of a key is what others trust, so it is this key's or none.
+            let shown = |version: Version| match self.key.derived {
+                true => None,
+                false => version.public_key(None).ok().flatten(),
+            };
+            Version::open(self.key.kind, *number, record)
+                .is_ok_and(|version| shown(version) == record.public_key)
         };
         self.versions.iter().all(usable)
     }
@@ -223,8 +230,17 @@ impl TransitEngine {
         let name = if name.is_empty() { backup.name.clone() } else { name.to_owned() };
         let at = key_name(&name)?;
         let before = ctx.view.get_fresh::<KeyRecord>(&at).await?;
-        if before.is_some() && !force {
-            return Err(exists());
+        if let Some(before) = &before {
+            if !force {
+                return Err(exists());
+            }
+            // Replacing is deleting: all that the old key has encrypted is lost.
+            if !before.value.deletion_allowed {
+                return Err(CoreError::invalid(
+                    "the key that is there may not be deleted: set deletion_allowed in its \
+                     config first",
+                ));
+            }
         }
         let work = move || backup.is_usable().then_some(backup);
         let checked = self.work.run(true, work).await?;
@@ -244,6 +260,14 @@ impl TransitEngine {
             }
         }
     }
+}
+
+/// Whether a record that came from outside says nothing that a request could not have asked for.
+fn has_sound_settings(key: &KeyRecord) -> bool {
+    let period = key.auto_rotate_period;
+    let hmac_bytes_max = if key.kind == KeyKind::Hmac { HMAC_KEY_BYTES_MAX } else { 0 };
+    key.hmac_key_bytes <= hmac_bytes_max
+        && (period.is_zero() || (key.rotates() && period.as_secs() >= ROTATION_SECS_MIN))
 }
 
 fn exists() -> CoreError {

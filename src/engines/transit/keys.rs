@@ -23,7 +23,7 @@ use crate::types::secret::SecretBytes;
 use crate::types::time::{Timestamp, Ttl};
 
 /// Shortest time between rotations.
-const ROTATION_SECS_MIN: u64 = 3600;
+pub(super) const ROTATION_SECS_MIN: u64 = 3600;
 /// How often a change is tried while others change the same key.
 const ATTEMPTS: usize = 32;
 /// Versions that are removed in one commit.

@@ -185,7 +185,11 @@ async fn a_backup_brings_back_the_key_and_all_it_encrypted() {
     let rows = there.rows().await;
     let (status, error) = there.refused("restore", json!({ "backup": backup })).await;
     assert!(status == 400 && error.contains("force"), "{error}");
-    there.put("restore", json!({ "backup": backup, "force": true })).await;
+    let by_force = json!({ "backup": backup, "force": true });
+    let (status, error) = there.refused("restore", by_force.clone()).await;
+    assert!(status == 400 && error.contains("deletion_allowed"), "{error}");
+    there.put("keys/k/config", json!({ "deletion_allowed": true })).await;
+    there.put("restore", by_force).await;
     there.put("restore/copy", json!({ "backup": backup })).await;
     assert_eq!(there.decrypt("copy", &second).await.unwrap(), HELLO);
     before["name"] = json!("copy");
@@ -223,6 +227,10 @@ async fn damaged_backups_are_refused() {
         changed(&|v| v["versions"]["1"]["key"] = json!(HELLO)),
         changed(&|v| v["versions"]["1"]["key"] = json!(BASE64.encode(&[1; 64]))),
         changed(&|v| v["versions"] = json!({})),
+        changed(&|v| v["versions"]["1"]["public_key"] = json!(BASE64.encode(&[1; 32]))),
+        changed(&|v| v["versions"]["1"]["public_key"] = Value::Null),
+        changed(&|v| v["key"]["hmac_key_bytes"] = json!(1_u64 << 40)),
+        changed(&|v| v["key"]["auto_rotate_period"] = json!(1)),
     ] {
         let (status, error) = node.refused("restore/new", json!({ "backup": bad })).await;
         assert_eq!(status, 400, "{error}");

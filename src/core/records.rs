@@ -224,7 +224,7 @@ pub struct Records {
     storage: Arc<dyn Storage>,
     keyring: ArcSwap<Keyring>,
     blind: BlindKey,
-    cache: RecordCache,
+    cache: Arc<RecordCache>,
     sequence: AtomicU64,
     source: OnceLock<Arc<dyn KeyringSource>>,
 }
@@ -238,7 +238,7 @@ impl Records {
             storage,
             keyring: ArcSwap::new(keyring),
             blind,
-            cache: RecordCache::new(cache_bytes),
+            cache: Arc::new(RecordCache::new(cache_bytes)),
             sequence: AtomicU64::new(0),
             source: OnceLock::new(),
         }
@@ -482,11 +482,19 @@ impl Records {
         changes: Vec<Change>,
         touched: Vec<RowKey>,
     ) -> Result<Committed, StorageError> {
-        fail_point("records.before_commit");
-        let result = self.storage.commit(changes).await;
-        fail_point("records.after_commit");
-        // Also after a failure: the outcome of a broken connection is unknown.
-        touched.into_iter().for_each(|key| self.cache.remove(key));
+        let (storage, cache) = (self.storage.clone(), self.cache.clone());
+        // A task of its own, because whoever asked may be gone before the store has answered: what was
+        // committed, such as the end of a token, counts on this node all the same.
+        let work = tokio::spawn(async move {
+            fail_point("records.before_commit");
+            let result = storage.commit(changes).await;
+            fail_point("records.after_commit");
+            // Also after a failure: the outcome of a broken connection is unknown.
+            touched.into_iter().for_each(|key| cache.remove(key));
+            result
+        });
+        let result =
+            work.await.unwrap_or_else(|gone| Err(StorageError::Unavailable(Box::new(gone))));
         result.inspect(|committed| {
             self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
         })
@@ -680,5 +688,38 @@ mod tests {
         ] {
             assert_eq!((dir_of(name), last_segment(name)), (dir, last), "{name}");
         }
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[tokio::test]
+    async fn a_commit_whose_asker_is_gone_counts_all_the_same() {
+        use crate::core::scratch::Scratch;
+        use crate::core::view::View;
+        use crate::storage::fault::FaultyStorage;
+
+        let scratch = Scratch::new();
+        let counted = FaultyStorage::new(scratch.storage.clone());
+        let over = |records| View::new(records, NamespaceId::ROOT, kinds::MOUNT_DATA, "m/".into());
+        let view = over(scratch.reopened(counted.clone()));
+        view.write("a", &1, Precondition::Absent).await.unwrap();
+        let before = view.get::<u64>("a").await.unwrap().unwrap();
+        assert_eq!(before.value, 1, "and it is in the cache");
+        let done = counted.writes();
+        let mut asked = Box::pin(view.write("a", &2, Precondition::Rev(before.rev)));
+        while counted.writes() == done {
+            assert!(futures_util::poll!(asked.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(asked);
+        let elsewhere = over(scratch.records.clone());
+        while elsewhere.get_fresh::<u64>("a").await.unwrap().unwrap().value == 1 {}
+        // The store has answered by now, or is about to.
+        for _ in 0..1000 {
+            if view.get::<u64>("a").await.unwrap().unwrap().value == 2 {
+                return;
+            }
+            elsewhere.get_fresh::<u64>("a").await.unwrap();
+        }
+        panic!("what was committed is not what is answered");
     }
 }

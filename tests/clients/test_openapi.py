@@ -118,7 +118,7 @@ class OpenApi(WithBroker):
             "not_a_server_error,status_code_conformance,content_type_conformance,"
             "response_schema_conformance",
             "--max-examples", EXAMPLES, "--seed", SEED, "--generation-deterministic",
-            "--workers", "4", "--no-shrink", "--continue-on-failure",
+            "--workers", "1", "--no-shrink", "--continue-on-failure",
             "--suppress-health-check", "all", "--warnings", "off",
             "--report", "har", "--report-har-path", self.broker.path("run.har"),
             *arguments,

@@ -121,7 +121,10 @@ async fn leaving(stage: &mut Stage) {
     let backup = text(&stage.get("transit/backup/k").await, "backup");
     stage.get("transit/backup/s").await;
     stage.post("transit/restore", json!({ "backup": backup })).await;
-    stage.post("transit/restore", json!({ "backup": backup, "force": true })).await;
+    let by_force = json!({ "backup": backup, "force": true });
+    stage.post("transit/restore", by_force.clone()).await;
+    stage.post("transit/keys/k/config", json!({ "deletion_allowed": true })).await;
+    stage.post("transit/restore", by_force).await;
     stage.post("transit/restore/copy", json!({ "backup": backup })).await;
     stage.post("transit/restore", json!({ "backup": "AAAA" })).await;
     stage.post("transit/keys/copy/config", json!({ "deletion_allowed": true })).await;

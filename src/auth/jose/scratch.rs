@@ -19,10 +19,13 @@ pub(in crate::auth) struct Asked {
     pub(in crate::auth) body: String,
 }
 
+/// A status and a body, or why there are none.
+type Said = Result<(u16, String), OutgoingError>;
+
 /// All other servers.
 #[derive(Default)]
 pub(in crate::auth) struct Others {
-    answers: Mutex<BTreeMap<String, Result<(u16, String), OutgoingError>>>,
+    answers: Mutex<BTreeMap<String, Said>>,
     asked: Mutex<Vec<Asked>>,
 }
 

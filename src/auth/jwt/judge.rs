@@ -112,10 +112,7 @@ fn groups(role: &Role, claims: &Claims) -> Result<Vec<String>, Refusal> {
     let claim = &role.groups_claim;
     // Providers leave it out for who is in none.
     let Some(found) = claims.get(claim) else { return Ok(Vec::new()) };
-    let values = match found {
-        Value::Array(values) => values.as_slice(),
-        one => std::slice::from_ref(one),
-    };
+    let values = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
     if values.len() > GROUPS_MAX {
         return Err(Refusal::new(format!("the claim {claim} lists more than 1024 groups")));
     }

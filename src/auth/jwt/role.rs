@@ -264,10 +264,7 @@ fn bound_claims(given: &Map<String, Value>) -> Result<BTreeMap<String, Vec<Value
     let wrong = |problem: &str| CoreError::field("bound_claims", problem);
     let mut bound = BTreeMap::new();
     for (name, value) in given {
-        let values = match value {
-            Value::Array(values) => values.clone(),
-            value => vec![value.clone()],
-        };
+        let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
         if values.is_empty() {
             return Err(wrong("must name at least one value for each claim"));
         }

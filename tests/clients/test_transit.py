@@ -192,6 +192,10 @@ class Transit(WithBroker):
         transit.delete_key("b")
         transit.restore_key(backup)
         self.assertEqual(transit.decrypt_data("b", ciphertext=sealed)["data"]["plaintext"], HELLO)
+        # Not even force puts a backup over a key that may not be deleted.
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "may not be deleted"):
+            transit.restore_key(backup, name="b", force=True)
+        transit.update_key_configuration("b", deletion_allowed=True)
         transit.restore_key(backup, name="b", force=True)
 
     def test_the_command_line(self):

@@ -290,8 +290,11 @@ impl Broker {
 
     /// The entries of the audit log, oldest first.
     pub fn audit(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.audit_path()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let log = fs::read(self.audit_path()).unwrap();
+        // Of a group that is being written, a reader may see the beginning.
+        let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let lines = log[..whole].split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
     }
 
     /// The one entry of a request.

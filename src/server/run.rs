@@ -237,6 +237,8 @@ fn sink_config(sink: &SinkConfig) -> FileSinkConfig {
         } else {
             SyncPolicy::Interval(sink.sync.duration())
         },
+        // With a thread left to answer that the audit hangs.
+        lend: tokio::runtime::Handle::current().metrics().num_workers() > 1,
     }
 }
 

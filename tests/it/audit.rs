@@ -5,9 +5,12 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use leasehold::audit::file::{FileSink, FileSinkConfig, FileSinkError, SyncPolicy, recorded_head};
 use leasehold::audit::verify::{Fault, Report, verify_files};
 use leasehold::core::audit::broker::{AuditBroker, BrokerConfig};
@@ -15,17 +18,17 @@ use leasehold::core::audit::chain::Witness;
 use leasehold::core::audit::entry::{OperationSummary, Outcome};
 use leasehold::core::audit::redact::Redaction;
 use leasehold::core::audit::ticket::AuditReceipt;
-use leasehold::core::audit::{AuditError, AuditSink};
+use leasehold::core::audit::{AuditError, AuditSink, PreparedEntry, SinkError, Turn};
 use leasehold::crypto::blind::AuditKey;
 use leasehold::types::id::RequestId;
 use leasehold::types::secret::SecretArray;
-use leasehold::types::time::{SystemClock, Timestamp};
+use leasehold::types::time::{Clock, SystemClock, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn sink(path: &Path, sync: SyncPolicy) -> Result<FileSink, FileSinkError> {
-    let config = FileSinkConfig { name: "file".into(), path: path.into(), sync };
+    let config = FileSinkConfig { name: "file".into(), path: path.into(), sync, lend: true };
     FileSink::open(config, Arc::new(SystemClock))
 }
 
@@ -108,6 +111,108 @@ async fn ten_thousand_entries_at_once_make_one_chain() {
     assert_eq!(act(&broker, "x").await.unwrap_err(), AuditError::NoSink);
     // Closing twice is harmless.
     broker.close().await;
+}
+
+#[tokio::test]
+async fn an_entry_whose_request_is_given_up_is_written_and_delays_nobody() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("audit.log");
+    let broker = broker(&log);
+    let ticket = broker.open(summary("given-up"), false).await.unwrap();
+    let mut finishing = Box::pin(ticket.finish(Outcome { status: 200, ..Outcome::default() }));
+    // It has the turn to write by now, and lets others go first.
+    assert!(futures_util::poll!(&mut finishing).is_pending());
+    let waiting = broker.open(summary("waiting"), false).await.unwrap();
+    let mut waiting = Box::pin(waiting.finish(Outcome { status: 200, ..Outcome::default() }));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(entries(&log).len(), 0);
+    drop(finishing);
+    let _receipt = waiting.await.unwrap();
+    let paths: Vec<_> = entries(&log).iter().map(|entry| entry["path"].clone()).collect();
+    assert_eq!(paths, ["given-up", "waiting"]);
+}
+
+/// A sink that notes who was asked to write.
+struct Noting(FileSink, Mutex<Vec<Turn>>);
+
+#[async_trait]
+impl AuditSink for Noting {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn target(&self) -> String {
+        self.0.target()
+    }
+    fn submit(&self, entry: PreparedEntry) -> Turn {
+        let turn = self.0.submit(entry);
+        self.1.lock().unwrap().push(turn);
+        turn
+    }
+    fn write(&self) {
+        self.0.write();
+    }
+    fn hand_over(&self) {
+        self.0.hand_over();
+    }
+    fn healthy(&self) -> bool {
+        self.0.healthy()
+    }
+    fn head(&self) -> Option<Witness> {
+        self.0.head()
+    }
+    async fn reopen(&self) -> Result<(), SinkError> {
+        self.0.reopen().await
+    }
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// A clock by which everything takes as long as it is told.
+struct Slow(AtomicU64, AtomicU64);
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000)
+    }
+    fn monotonic(&self) -> Duration {
+        let step = self.1.load(Ordering::SeqCst);
+        Duration::from_millis(self.0.fetch_add(step, Ordering::SeqCst))
+    }
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+        SystemClock.sleep(time)
+    }
+    fn sleep_until(&self, _: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn requests_write_no_log_that_is_slow() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("audit.log");
+    let sync = SyncPolicy::Interval(Duration::from_secs(1));
+    let config = FileSinkConfig { name: "file".into(), path: log.clone(), sync, lend: true };
+    let clock = Arc::new(Slow(AtomicU64::new(0), AtomicU64::new(0)));
+    let sink = FileSink::open(config, clock.clone()).unwrap();
+    let sink = Arc::new(Noting(sink, Mutex::default()));
+    let broker =
+        AuditBroker::new(vec![sink.clone()], BrokerConfig::default(), clock.clone()).unwrap();
+    let turns = || std::mem::take(&mut *sink.1.lock().unwrap());
+    acts(&broker, 2).await;
+    assert_eq!(turns(), [Turn::Yours, Turn::Yours]);
+    clock.1.store(30, Ordering::SeqCst);
+    acts(&broker, 2).await;
+    assert_eq!(turns(), [Turn::Yours, Turn::Taken], "the first found the log slow");
+    // After a while it is tried again.
+    clock.1.store(0, Ordering::SeqCst);
+    clock.0.fetch_add(5_000, Ordering::SeqCst);
+    acts(&broker, 2).await;
+    assert_eq!(turns(), [Turn::Yours, Turn::Yours]);
+    broker.close().await;
+    let report = verify(&[&log], None);
+    assert!(report.is_intact(), "{:?}", report.problems);
+    assert_eq!(report.lines, 6);
 }
 
 #[tokio::test]

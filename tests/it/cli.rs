@@ -170,7 +170,12 @@ async fn a_throwaway_postgres_asks_for_its_password_and_is_gone_when_dropped() {
 
 /// An audit log with five entries, and the record of its end beside it.
 async fn audit_log(path: &Path) {
-    let config = FileSinkConfig { name: "f".into(), path: path.into(), sync: SyncPolicy::Always };
+    let config = FileSinkConfig {
+        name: "f".into(),
+        path: path.into(),
+        sync: SyncPolicy::Always,
+        lend: false,
+    };
     let sink = FileSink::open(config, Arc::new(SystemClock)).unwrap();
     let broker =
         AuditBroker::new(vec![Arc::new(sink)], BrokerConfig::default(), Arc::new(SystemClock))

@@ -1,25 +1,27 @@
-//! The file sink: JSON lines, appended by one thread, whole groups at a time.
+//! The file sink: JSON lines, appended whole groups at a time, by a thread of its own or in the time of
+//! those who wait for them ([`turns`]).
 //!
 //! Beside the log `<file>` lie `<file>.head`, which holds the end of the chain so that it goes on when
 //! the log was rotated away, and, after a crash in the middle of a line, `<file>.torn` with what was cut
 //! off. A log is a regular file of mode 0600 that only one process writes.
 
 mod target;
+mod turns;
 mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
+use self::turns::Turns;
 use self::writer::Writer;
 use crate::core::audit::chain::Witness;
-use crate::core::audit::{AuditSink, PreparedEntry, SinkError};
+use crate::core::audit::{AuditSink, PreparedEntry, SinkError, Turn};
 use crate::types::time::Clock;
 
 /// When lines are forced to the disk. Either way they have reached the kernel before an entry counts as
@@ -41,6 +43,10 @@ pub struct FileSinkConfig {
     pub path: PathBuf,
     /// When it is forced to the disk.
     pub sync: SyncPolicy,
+    /// Whether a task that waits for its entry may write the group that the entry is in. Saves the
+    /// way to the writing thread and back; a write that hangs then holds up the thread that runs the task,
+    /// so there have to be others. Without effect with [`SyncPolicy::Always`].
+    pub lend: bool,
 }
 
 /// Why a log could not be opened.
@@ -87,7 +93,14 @@ pub enum FileSinkError {
 pub struct FileSink {
     name: String,
     target: String,
-    shared: Arc<Shared>,
+    standing: Arc<Standing>,
+    turns: Arc<Turns>,
+}
+
+/// How the log stands, as told to those who ask.
+struct Standing {
+    healthy: AtomicBool,
+    head: Mutex<Witness>,
 }
 
 impl FileSink {
@@ -97,21 +110,22 @@ impl FileSink {
     /// # Errors
     /// When the log cannot be opened or must not be appended to, by name.
     pub fn open(config: FileSinkConfig, clock: Arc<dyn Clock>) -> Result<Self, FileSinkError> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::default()),
-            wake: Condvar::new(),
+        let standing = Arc::new(Standing {
             healthy: AtomicBool::new(true),
             head: Mutex::new(Witness::GENESIS),
         });
         let path = config.path.clone();
         let name = config.name.clone();
         let target = path.display().to_string();
-        let writer = Writer::open(config, clock, shared.clone())?;
+        let lend = config.lend && matches!(config.sync, SyncPolicy::Interval(_));
+        let writer = Writer::open(config, clock.clone(), standing.clone())?;
+        let turns = Arc::new(Turns::new(writer, clock, lend));
+        let working = turns.clone();
         thread::Builder::new()
             .name("audit-file".into())
-            .spawn(move || writer.run())
+            .spawn(move || working.work())
             .map_err(|source| FileSinkError::Io { path, source })?;
-        Ok(Self { name, target, shared })
+        Ok(Self { name, target, standing, turns })
     }
 }
 
@@ -133,129 +147,37 @@ impl AuditSink for FileSink {
         self.target.clone()
     }
 
-    fn submit(&self, entry: PreparedEntry) {
-        let mut queue = self.shared.lock();
-        if queue.closing {
-            drop(queue);
-            return entry.refuse(SinkError::Closed);
-        }
-        queue.entries.push(entry);
-        // The writer looks again before it sleeps: only the first of a group has to wake it.
-        if queue.entries.len() == 1 {
-            drop(queue);
-            self.shared.wake.notify_one();
-        }
+    fn submit(&self, entry: PreparedEntry) -> Turn {
+        self.turns.submit(entry, self.healthy())
+    }
+
+    fn write(&self) {
+        self.turns.write();
+    }
+
+    fn hand_over(&self) {
+        self.turns.hand_over();
     }
 
     fn healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::Acquire)
+        self.standing.healthy.load(Ordering::Acquire)
     }
 
     fn head(&self) -> Option<Witness> {
-        Some(*self.shared.head.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(*self.standing.head.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn reopen(&self) -> Result<(), SinkError> {
-        let (done, wait) = oneshot::channel();
-        {
-            let mut queue = self.shared.lock();
-            if queue.closing {
-                return Err(SinkError::Closed);
-            }
-            queue.reopen.push(done);
-        }
-        self.shared.wake.notify_one();
-        wait.await.unwrap_or(Err(SinkError::Closed))
+        self.turns.reopen().await.unwrap_or(Err(SinkError::Closed))
     }
 
     async fn close(&self) {
-        let (done, wait) = oneshot::channel();
-        {
-            let mut queue = self.shared.lock();
-            if queue.ended {
-                return;
-            }
-            queue.closing = true;
-            queue.closed.push(done);
-        }
-        self.shared.wake.notify_one();
-        // The writer answers when it has ended, and by ending.
-        let _ = wait.await;
+        self.turns.close().await;
     }
 }
 
 impl Drop for FileSink {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.wake.notify_one();
-    }
-}
-
-/// What handle and writer share.
-struct Shared {
-    queue: Mutex<Queue>,
-    wake: Condvar,
-    healthy: AtomicBool,
-    head: Mutex<Witness>,
-}
-
-/// What the writer is asked to do. The broker bounds the entries.
-#[derive(Default)]
-struct Queue {
-    entries: Vec<PreparedEntry>,
-    reopen: Vec<oneshot::Sender<Result<(), SinkError>>>,
-    closed: Vec<oneshot::Sender<()>>,
-    closing: bool,
-    ended: bool,
-}
-
-impl Queue {
-    fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.reopen.is_empty() && !self.closing
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until there is something to do, or for `limit`, and takes it. `entries` has to be empty; its
-    /// room is used for the next group.
-    fn take(&self, limit: Option<Duration>, entries: &mut Vec<PreparedEntry>) -> Queue {
-        let mut queue = self.lock();
-        while queue.is_idle() {
-            queue = match limit {
-                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(limit) => {
-                    let woken = self.wake.wait_timeout(queue, limit);
-                    let (queue, waited) = woken.unwrap_or_else(PoisonError::into_inner);
-                    if waited.timed_out() {
-                        return Queue::default();
-                    }
-                    queue
-                }
-            };
-        }
-        std::mem::swap(&mut queue.entries, entries);
-        Queue {
-            entries: Vec::new(),
-            reopen: std::mem::take(&mut queue.reopen),
-            closed: Vec::new(),
-            closing: queue.closing,
-            ended: false,
-        }
-    }
-
-    /// The writer is gone: tells who waits for that.
-    fn end(&self) {
-        let closed = {
-            let mut queue = self.lock();
-            queue.ended = true;
-            std::mem::take(&mut queue.closed)
-        };
-        for done in closed {
-            let _ = done.send(());
-        }
+        self.turns.stop();
     }
 }

@@ -1,8 +1,7 @@
-//! The writing thread: numbers and chains entries, writes a group with one call, then tells who waits.
+//! The writing end: numbers and chains entries, writes a group with one call, then tells who waits.
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::mem;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::target::{HeadRecord, Notice, Tail, Target};
-use super::{FileSinkConfig, FileSinkError, Shared, SyncPolicy};
+use super::{FileSinkConfig, FileSinkError, Standing, SyncPolicy};
 use crate::core::audit::chain::{Chain, Mark};
 use crate::core::audit::entry::event_body;
 use crate::core::audit::{PreparedEntry, SinkError};
@@ -28,8 +27,8 @@ pub(super) struct Writer {
     path: PathBuf,
     sync: SyncPolicy,
     clock: Arc<dyn Clock>,
-    shared: Arc<Shared>,
-    file: File,
+    standing: Arc<Standing>,
+    file: Arc<File>,
     record: HeadRecord,
     chain: Chain,
     /// The group being written.
@@ -53,9 +52,9 @@ impl Writer {
     pub(super) fn open(
         config: FileSinkConfig,
         clock: Arc<dyn Clock>,
-        shared: Arc<Shared>,
+        standing: Arc<Standing>,
     ) -> Result<Self, FileSinkError> {
-        let FileSinkConfig { name, path, sync } = config;
+        let FileSinkConfig { name, path, sync, lend: _ } = config;
         let (record, recorded, mut notices) = HeadRecord::open(&path)?;
         let mut target = Target::open(&path)?;
         let head = target.continuation(&path, recorded)?;
@@ -68,8 +67,8 @@ impl Writer {
             path,
             sync,
             clock,
-            shared,
-            file: target.file,
+            standing,
+            file: Arc::new(target.file),
             record,
             chain: Chain::after(head),
             buffer: Vec::with_capacity(64 * 1024),
@@ -81,43 +80,47 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Works until the sink is closed or dropped.
-    pub(super) fn run(mut self) {
-        let shared = self.shared.clone();
-        let mut entries = Vec::new();
-        loop {
-            if !self.notices.is_empty() && self.failure.is_none() {
-                self.write_all(&mut entries);
-            }
-            let asked = shared.take(self.patience(), &mut entries);
-            if !entries.is_empty() || self.failure.is_some() {
-                self.write_all(&mut entries);
-            }
-            self.sync_when_due(asked.closing);
-            for done in asked.reopen {
-                let _ = done.send(self.reopen());
-            }
-            if asked.closing {
-                break;
+    /// Writes what the audit has to say about itself, ahead of any entry.
+    pub(super) fn begin(&mut self) {
+        self.write_all(&mut Vec::new());
+    }
+
+    /// Lets go of the log, whole and with its head recorded.
+    pub(super) fn end(mut self) {
+        if self.failure.is_none() && self.dirty_since.is_some() {
+            match self.file.sync_data() {
+                Ok(()) => self.dirty_since = None,
+                Err(error) => {
+                    self.failed(error, 0);
+                }
             }
         }
         self.write_head();
         let _ = self.record.sync();
-        // The lock on the record goes before anybody is told that it has.
-        drop(self);
-        shared.end();
     }
 
     /// How long to sleep when there is nothing to do.
-    fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         match (&self.failure, self.sync, self.dirty_since) {
             (Some(_), _, _) => Some(PROBE),
-            (None, SyncPolicy::Interval(interval), Some(_)) => Some(interval),
+            (None, SyncPolicy::Interval(interval), Some(since)) => {
+                let waited = self.clock.monotonic().saturating_sub(since);
+                Some(interval.saturating_sub(waited))
+            }
             (None, _, _) => None,
         }
     }
 
-    fn write_all(&mut self, entries: &mut Vec<PreparedEntry>) {
+    /// Whether something has to be done though nobody submits anything.
+    pub(super) fn has_a_plan(&self) -> bool {
+        self.failure.is_some() || self.dirty_since.is_some()
+    }
+
+    /// Writes `entries`, and whatever the audit has to say about itself, and tells who waits for them.
+    pub(super) fn write_all(&mut self, entries: &mut Vec<PreparedEntry>) {
+        if entries.is_empty() && self.notices.is_empty() && self.failure.is_none() {
+            return;
+        }
         loop {
             self.write_group(entries);
             if entries.is_empty() {
@@ -195,7 +198,7 @@ impl Writer {
     /// Writes the buffer to the log of length `len`: all of it, or nothing once the log is mended.
     fn put(&mut self, len: u64) -> io::Result<()> {
         let durable = self.sync == SyncPolicy::Always || self.failure.is_some();
-        let written = self.file.write_all(&self.buffer);
+        let written = (&*self.file).write_all(&self.buffer);
         match written.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) }) {
             Ok(()) if durable => self.dirty_since = None,
             Ok(()) => {
@@ -226,7 +229,7 @@ impl Writer {
     fn failure_mut(&mut self, error: &io::Error) -> &mut Failure {
         if self.failure.is_none() {
             tracing::error!(sink = %self.name, %error, "the audit log cannot be written");
-            self.shared.healthy.store(false, Ordering::Release);
+            self.standing.healthy.store(false, Ordering::Release);
         }
         self.failure.get_or_insert_with(|| Failure {
             error: Arc::new(io::Error::new(error.kind(), error.to_string())),
@@ -250,12 +253,12 @@ impl Writer {
                 refused = failure.refused,
                 "the audit log can be written again"
             );
-            self.shared.healthy.store(true, Ordering::Release);
+            self.standing.healthy.store(true, Ordering::Release);
         }
     }
 
     fn publish_head(&self) {
-        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = self.chain.head();
+        *self.standing.head.lock().unwrap_or_else(PoisonError::into_inner) = self.chain.head();
     }
 
     fn write_head(&self) {
@@ -265,22 +268,29 @@ impl Writer {
         }
     }
 
-    fn sync_when_due(&mut self, now: bool) {
+    /// The log, when lines have waited long enough for being forced to the disk. Whoever gets it
+    /// does that, and says how it went with [`Writer::synced`].
+    pub(super) fn due_for_sync(&mut self) -> Option<Arc<File>> {
         let (SyncPolicy::Interval(interval), Some(since)) = (self.sync, self.dirty_since) else {
-            return;
+            return None;
         };
-        if now || self.clock.monotonic().saturating_sub(since) >= interval {
-            match self.file.sync_data().and_then(|()| self.record.sync()) {
-                Ok(()) => self.dirty_since = None,
-                Err(error) => {
-                    self.failed(error, 0);
-                }
-            }
+        if self.clock.monotonic().saturating_sub(since) < interval {
+            return None;
+        }
+        // Lines that are written from now on wait for the next time.
+        self.dirty_since = None;
+        Some(self.file.clone())
+    }
+
+    /// Notes how forcing the log to the disk went.
+    pub(super) fn synced(&mut self, result: io::Result<()>) {
+        if let Err(error) = result.and_then(|()| self.record.sync()) {
+            self.failed(error, 0);
         }
     }
 
     /// Goes over to the file that has the log's name now.
-    fn reopen(&mut self) -> Result<(), SinkError> {
+    pub(super) fn reopen(&mut self) -> Result<(), SinkError> {
         self.reopen_target().map_err(|error| {
             tracing::error!(sink = %self.name, %error, "the audit log cannot be reopened");
             SinkError::Write(Arc::new(io::Error::other(error)))
@@ -311,7 +321,7 @@ impl Writer {
         if let Some(failure) = &mut self.failure {
             failure.cut_to = None;
         }
-        drop(mem::replace(&mut self.file, target.file));
+        self.file = Arc::new(target.file);
         self.write_head();
         let _ = self.record.sync();
         Ok(())

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::{FutureExt, select_ok};
 use serde_json::Value;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::chain::{Mark, Witness};
 use super::entry::{EntryBody, OperationSummary, event_body};
 use super::ticket::AuditTicket;
-use super::{AuditError, AuditSink, LaneState, SinkError};
+use super::{AuditError, AuditSink, LaneState, SinkError, Turn};
 use crate::types::time::Clock;
 
 /// Limits of the audit.
@@ -72,6 +73,33 @@ struct Pending {
     state: Arc<LaneState>,
     settled: u64,
     answer: oneshot::Receiver<Result<(), SinkError>>,
+}
+
+/// An entry that is queued.
+struct Submitted<'s> {
+    pending: Vec<Pending>,
+    /// Sinks that wait for the one who submitted it.
+    turns: Vec<MyTurn<'s>>,
+}
+
+/// A sink's turn that is owed. Dropped unused, by a request that is given up for instance, it is handed
+/// over.
+struct MyTurn<'s>(Option<&'s dyn AuditSink>);
+
+impl MyTurn<'_> {
+    fn write(mut self) {
+        if let Some(sink) = self.0.take() {
+            sink.write();
+        }
+    }
+}
+
+impl Drop for MyTurn<'_> {
+    fn drop(&mut self) {
+        if let Some(sink) = self.0.take() {
+            sink.hand_over();
+        }
+    }
 }
 
 impl AuditBroker {
@@ -241,16 +269,38 @@ impl AuditBroker {
     pub(super) fn record_aborted(&self, body: EntryBody) {
         let seen = self.shared.store_sequence.load(Ordering::Acquire);
         self.shared.aborted.increment(1);
-        self.submit(body, Mark::Seen(seen));
+        // Nobody is there to write it: the turns are given up.
+        drop(self.submit(body, Mark::Seen(seen)));
     }
 
     async fn deliver(&self, body: EntryBody, mark: Mark) -> Result<(), AuditError> {
         if self.shared.lanes.is_empty() {
             return Ok(());
         }
-        let mut pending = self.submit(body, mark);
+        let Submitted { mut pending, turns } = self.submit(body, mark);
         if pending.is_empty() {
             return Err(AuditError::Overloaded);
+        }
+        if !turns.is_empty() {
+            // Whoever is ready goes first, and the entries are written together.
+            tokio::task::yield_now().await;
+            turns.into_iter().for_each(MyTurn::write);
+        }
+        // Mostly it has been written by now, and no timer is needed.
+        let mut accepted = false;
+        pending.retain_mut(|one| match one.answer.try_recv() {
+            Ok(Ok(())) => {
+                accepted = true;
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Ok(Err(_)) | Err(TryRecvError::Closed) => false,
+        });
+        if accepted {
+            return Ok(());
+        }
+        if pending.is_empty() {
+            return Err(AuditError::NoSink);
         }
         let answers = pending
             .iter_mut()
@@ -268,9 +318,10 @@ impl AuditBroker {
     }
 
     /// Queues the entry with every sink that has room.
-    fn submit(&self, body: EntryBody, mark: Mark) -> Vec<Pending> {
+    fn submit(&self, body: EntryBody, mark: Mark) -> Submitted<'_> {
         let body = Arc::new(body);
         let mut pending = Vec::with_capacity(self.shared.lanes.len());
+        let mut turns = Vec::new();
         for lane in &self.shared.lanes {
             let state = &lane.state;
             if state.pending.load(Ordering::Acquire) >= self.shared.config.queue_entries {
@@ -279,10 +330,12 @@ impl AuditBroker {
             }
             let settled = state.settled.load(Ordering::Acquire);
             let (entry, answer) = state.prepare(body.clone(), mark);
-            lane.sink.submit(entry);
+            if lane.sink.submit(entry) == Turn::Yours {
+                turns.push(MyTurn(Some(lane.sink.as_ref())));
+            }
             pending.push(Pending { state: state.clone(), settled, answer });
         }
-        pending
+        Submitted { pending, turns }
     }
 }
 

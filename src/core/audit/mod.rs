@@ -42,7 +42,17 @@ pub trait AuditSink: Send + Sync + 'static {
     /// Queues an entry without blocking. The sink later calls [`PreparedEntry::accept`], once the entry
     /// cannot be lost by the death of this process (or of the machine, where it is configured so), or
     /// [`PreparedEntry::refuse`]. Entries are accepted in the order in which they were submitted.
-    fn submit(&self, entry: PreparedEntry);
+    ///
+    /// With [`Turn::Yours`] nothing is written until the caller says [`AuditSink::write`] or
+    /// [`AuditSink::hand_over`], which it owes soon.
+    fn submit(&self, entry: PreparedEntry) -> Turn;
+
+    /// Writes what is queued, in the time of a caller whose turn it is. Blocks for as long as the
+    /// target takes.
+    fn write(&self) {}
+
+    /// Leaves what is queued to the sink, which the caller's turn was.
+    fn hand_over(&self) {}
 
     /// Whether the last attempt to write succeeded. An unhealthy sink tries again by itself.
     fn healthy(&self) -> bool;
@@ -58,6 +68,16 @@ pub trait AuditSink: Send + Sync + 'static {
 
     /// Writes what is queued, makes it durable, and lets go of the target. Later entries are refused.
     async fn close(&self);
+}
+
+/// Who writes an entry that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "entries wait for the one whose turn it is"]
+pub enum Turn {
+    /// The sink, or somebody else.
+    Taken,
+    /// The one who submitted it, together with what others submit until then.
+    Yours,
 }
 
 /// Why a sink refused an entry.
@@ -101,6 +121,11 @@ impl PreparedEntry {
     /// What the entry says about the store's sequence.
     pub fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// When it was submitted, on the monotonic clock.
+    pub fn submitted(&self) -> Duration {
+        self.submitted
     }
 
     /// Tells who waits that the entry is safe.

@@ -9,7 +9,7 @@ use super::broker::{AuditBroker, BrokerConfig};
 use super::chain::{Chain, ChainedLine, Witness};
 use super::entry::{CallerSummary, MountSummary, OperationSummary, Outcome, PeerSummary};
 use super::redact::Redaction;
-use super::{AuditError, AuditSink, PreparedEntry, SinkError};
+use super::{AuditError, AuditSink, PreparedEntry, SinkError, Turn};
 use crate::crypto::blind::AuditKey;
 use crate::types::id::{EntityId, LeaseId, MountAccessor, RequestId};
 use crate::types::secret::SecretArray;
@@ -25,7 +25,7 @@ struct MemorySink {
 }
 
 impl MemorySink {
-    fn write(&self, entry: PreparedEntry) {
+    fn take(&self, entry: PreparedEntry) {
         let mut lines = self.lines.lock().unwrap();
         let head = lines.last().map_or(Witness::GENESIS, |line| {
             ChainedLine::parse(line.strip_suffix(b"\n").unwrap()).unwrap().witness
@@ -39,7 +39,7 @@ impl MemorySink {
     fn release(&self) {
         self.stuck.store(false, Ordering::SeqCst);
         let held = std::mem::take(&mut *self.held.lock().unwrap());
-        held.into_iter().for_each(|entry| self.write(entry));
+        held.into_iter().for_each(|entry| self.take(entry));
     }
 
     fn entries(&self) -> Vec<Value> {
@@ -57,15 +57,16 @@ impl AuditSink for MemorySink {
         "memory".to_owned()
     }
 
-    fn submit(&self, entry: PreparedEntry) {
+    fn submit(&self, entry: PreparedEntry) -> Turn {
         if self.failing.load(Ordering::SeqCst) {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             entry.refuse(SinkError::Write(Arc::new(full)));
         } else if self.stuck.load(Ordering::SeqCst) {
             self.held.lock().unwrap().push(entry);
         } else {
-            self.write(entry);
+            self.take(entry);
         }
+        Turn::Taken
     }
 
     fn healthy(&self) -> bool {

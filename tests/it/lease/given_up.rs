@@ -24,7 +24,8 @@ const MINUTE: Ttl = Ttl::from_secs(60);
 async fn audited() -> (World, Arc<FileSink>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.log");
-    let config = FileSinkConfig { name: "file".into(), path, sync: SyncPolicy::Always };
+    let config =
+        FileSinkConfig { name: "file".into(), path, sync: SyncPolicy::Always, lend: false };
     let mut sink = None;
     let world = World::with(|setup| {
         let opened = Arc::new(FileSink::open(config, setup.clock.clone()).unwrap());

@@ -26,6 +26,7 @@ impl Place {
             name: "file".into(),
             path: self.log(),
             sync: SyncPolicy::Interval(Duration::from_secs(1)),
+            lend: true,
         };
         let sink = Arc::new(FileSink::open(config, clock.clone()).unwrap());
         let audit = AuditBroker::new(vec![sink], BrokerConfig::default(), clock.clone()).unwrap();

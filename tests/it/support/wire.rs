@@ -21,7 +21,7 @@ use super::pki::{Ca, Issued};
 
 /// Fails the test rather than hanging it.
 pub async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("should end soon")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("should end soon")
 }
 
 /// Waits until `holds`.

@@ -21,6 +21,7 @@ mod contract;
 mod crash;
 mod database;
 mod database_engine;
+mod dependencies;
 mod deploy;
 mod docs;
 mod golden;

@@ -33,3 +33,5 @@ pub mod x509;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

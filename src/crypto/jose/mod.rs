@@ -200,17 +200,24 @@ impl<'t> UncheckedToken<'t> {
         if candidates.peek().is_none() {
             return Err(TokenError::Key);
         }
-        let implementation = self.algorithm.implementation();
         let signed_by = |key: &jsonwebtoken::DecodingKey| {
-            let signed = self.signed.as_bytes();
-            jsonwebtoken::crypto::verify(self.signature, signed, key, implementation)
-                .unwrap_or(false)
+            has_signed(key, self.algorithm, self.signed.as_bytes(), self.signature)
         };
         if !candidates.take(KEYS_TRIED_MAX).any(signed_by) {
             return Err(TokenError::Signature);
         }
         Ok(parse_object(&self.payload)?)
     }
+}
+
+fn has_signed(
+    key: &jsonwebtoken::DecodingKey,
+    algorithm: JwsAlgorithm,
+    signed: &[u8],
+    signature: &str,
+) -> bool {
+    let implementation = algorithm.implementation();
+    jsonwebtoken::crypto::verify(signature, signed, key, implementation).unwrap_or(false)
 }
 
 /// Why a token is not accepted. Nothing of the token is quoted.
@@ -244,5 +251,8 @@ pub enum TokenError {
     TooLong,
 }
 
+#[cfg(test)]
+#[path = "tests/published.rs"]
+mod published;
 #[cfg(test)]
 mod tests;

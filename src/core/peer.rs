@@ -272,9 +272,9 @@ impl Names {
         };
         for name in general_names {
             match name {
-                GeneralName::URI(text) => names.uri.push(printable(text)?),
-                GeneralName::DNSName(text) => names.dns.push(printable(text)?),
-                GeneralName::RFC822Name(text) => names.email.push(printable(text)?),
+                GeneralName::URI(text) => names.uri.push(ascii(text)?),
+                GeneralName::DNSName(text) => names.dns.push(ascii(text)?),
+                GeneralName::RFC822Name(text) => names.email.push(ascii(text)?),
                 GeneralName::Invalid(..) => return Err(ChainError::Malformed.into()),
                 // No identity is made of these.
                 GeneralName::OtherName(..)
@@ -290,6 +290,15 @@ impl Names {
         }
         Ok(names)
     }
+}
+
+/// The alternative names are ASCII (RFC 5280 §4.2.1.6: IA5String). A parser that takes more for text
+/// would make names that look like others.
+fn ascii(text: &str) -> Result<String, PeerError> {
+    if !text.is_ascii() {
+        return Err(ChainError::Malformed.into());
+    }
+    printable(text)
 }
 
 /// Names end up in logs, audit lines and templates: none of them may carry control characters.

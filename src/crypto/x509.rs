@@ -14,7 +14,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+use x509_parser::oid_registry::Oid;
+use x509_parser::prelude::{ExtendedKeyUsage, FromDer, ParsedExtension, X509Certificate};
 
 use crate::types::time::Timestamp;
 use crl::Crls;
@@ -29,6 +30,10 @@ pub const ANCHORS_MAX: usize = 256;
 /// keyUsage, subjectAltName, basicConstraints and extKeyUsage, as the content of their identifiers.
 const DECISIVE_EXTENSIONS: [&[u8]; 4] =
     [&[0x55, 0x1d, 0x0f], &[0x55, 0x1d, 0x11], &[0x55, 0x1d, 0x13], &[0x55, 0x1d, 0x25]];
+
+/// The last number of extensions (2.5.29) that an anchor may have as critical: identifiers, names and
+/// policies, which mean nothing for an anchor, and what is heeded (RFC 5280 §4.2.1).
+const ANCHOR_EXTENSIONS: [u8; 9] = [14, 15, 17, 19, 30, 31, 32, 35, 37];
 
 /// Certification authorities that a chain may end in.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +73,10 @@ impl Anchors {
             }
             if !may_sign_certificates(&parsed) {
                 return Err(AnchorError::KeyUsage { position });
+            }
+            // webpki passes them over in anchors. It may be a bound on what the authority is for.
+            if parsed.extensions().iter().any(|one| one.critical && !is_for_anchors(&one.oid)) {
+                return Err(AnchorError::CriticalExtension { position });
             }
             let trust = webpki::anchor_from_trusted_cert(&der)
                 .map_err(|_| AnchorError::Malformed { position })?
@@ -122,6 +131,34 @@ impl Anchors {
     }
 }
 
+/// What the leaf of a chain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To say who a client is: the only thing that chains are validated for here.
+    Client,
+    /// To say who a server is: what most of the chains are for that others publish to be judged.
+    #[cfg(test)]
+    Server,
+}
+
+impl Purpose {
+    fn usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            #[cfg(test)]
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+
+    fn is_named_in(self, usage: &ExtendedKeyUsage<'_>) -> bool {
+        match self {
+            Self::Client => usage.client_auth,
+            #[cfg(test)]
+            Self::Server => usage.server_auth,
+        }
+    }
+}
+
 /// What a successful validation found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifiedChain {
@@ -144,13 +181,25 @@ pub fn verify_chain(
     crls: &Crls,
     now: Timestamp,
 ) -> Result<VerifiedChain, ChainError> {
+    verify_chain_for(Purpose::Client, leaf, intermediates, anchors, crls, now)
+}
+
+/// Validates as [`verify_chain`] does.
+pub(crate) fn verify_chain_for(
+    purpose: Purpose,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchors: &Anchors,
+    crls: &Crls,
+    now: Timestamp,
+) -> Result<VerifiedChain, ChainError> {
     if intermediates.len() >= CHAIN_CERTIFICATES_MAX {
         return Err(ChainError::TooLong);
     }
     if intermediates.iter().any(|der| der.len() > CERTIFICATE_BYTES_MAX) {
         return Err(ChainError::TooLarge);
     }
-    let leaf_until = check_leaf(leaf, now)?;
+    let leaf_until = check_leaf_for(purpose, leaf, now)?;
     let end_entity = EndEntityCert::try_from(leaf).map_err(|error| ChainError::from(&error))?;
     let until = Cell::new(leaf_until);
     let refusal = Cell::new(None);
@@ -170,7 +219,7 @@ pub fn verify_chain(
         &anchors.trust,
         intermediates,
         unix_time(now),
-        KeyUsage::client_auth(),
+        purpose.usage(),
         None,
         Some(&accept),
     );
@@ -196,6 +245,14 @@ pub fn chain_digest(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'
 /// # Errors
 /// The first rule that it breaks.
 pub fn check_leaf(leaf: &CertificateDer<'_>, now: Timestamp) -> Result<Timestamp, ChainError> {
+    check_leaf_for(Purpose::Client, leaf, now)
+}
+
+fn check_leaf_for(
+    purpose: Purpose,
+    leaf: &CertificateDer<'_>,
+    now: Timestamp,
+) -> Result<Timestamp, ChainError> {
     if leaf.len() > CERTIFICATE_BYTES_MAX {
         return Err(ChainError::TooLarge);
     }
@@ -212,7 +269,7 @@ pub fn check_leaf(leaf: &CertificateDer<'_>, now: Timestamp) -> Result<Timestamp
     }
     // §4.2.1.12. anyExtendedKeyUsage is not taken for clientAuth, as webpki and SPIFFE have it.
     if let Some(usage) = parsed.extended_key_usage().map_err(|_| ChainError::Malformed)?
-        && !usage.value.client_auth
+        && !purpose.is_named_in(usage.value)
     {
         return Err(ChainError::ExtendedKeyUsage);
     }
@@ -286,6 +343,10 @@ pub fn private_key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemErr
         let none = matches!(error, rustls_pki_types::pem::Error::NoItemsFound);
         if none { PemError::NoKey } else { PemError::Malformed }
     })
+}
+
+fn is_for_anchors(extension: &Oid<'_>) -> bool {
+    matches!(extension.as_bytes(), [0x55, 0x1d, last] if ANCHOR_EXTENSIONS.contains(last))
 }
 
 fn may_sign_certificates(certificate: &X509Certificate<'_>) -> bool {
@@ -465,6 +526,12 @@ impl From<&webpki::Error> for ChainError {
 /// Why a set of trust anchors was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnchorError {
+    /// A critical extension that is not understood.
+    #[error("certificate {position} has a critical extension that is not understood")]
+    CriticalExtension {
+        /// Counted from 1.
+        position: usize,
+    },
     /// No certificate at all.
     #[error("there is no certificate")]
     Empty,

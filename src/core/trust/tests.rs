@@ -1,3 +1,5 @@
+mod chains;
+
 use super::*;
 use crate::crypto::x509::crl::{Crl, ExpiredCrl, UnknownStatus};
 use crate::pki::{Ca, Issued, NOT_BEFORE_SECS, Spec};

@@ -115,6 +115,12 @@ impl Spec {
         self
     }
 
+    /// Makes it a CA with at most so many others below it.
+    pub fn path_length(mut self, most: u8) -> Self {
+        self.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(most));
+        self
+    }
+
     /// Sets the serial number, big-endian.
     pub fn serial(mut self, bytes: &[u8]) -> Self {
         self.params.serial_number = Some(SerialNumber::from_slice(bytes));

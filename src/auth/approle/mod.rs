@@ -18,7 +18,6 @@ mod routes;
 mod secret;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex as SyncMutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -36,28 +35,29 @@ use crate::core::route::{Params, RouteSpec};
 use crate::core::token::address_allowed;
 use crate::core::view::Entry;
 use crate::types::secret::SecretString;
-use crate::types::time::{Timestamp, Ttl};
+use crate::types::time::Timestamp;
 
-use role::{Role, at, checked_name};
+use super::cadence::{self, Cadence};
+use super::role::{at, checked_name};
+use role::Role;
 
 /// What every refused log-in is answered.
 const REFUSAL: &str = "invalid role or secret ID";
-/// How often secret IDs that are over are looked for.
-const TIDY_EVERY: Ttl = Ttl::from_secs(3600);
 /// Uses of one secret ID are counted one after the other on each node, so that they do not collide.
 const COUNTERS: usize = 64;
 
 /// One mount of the method.
 pub struct ApproleMethod {
     counters: Vec<Mutex<()>>,
-    tidied_at: SyncMutex<Option<Timestamp>>,
+    /// Of secret IDs that are over.
+    tidying: Cadence,
 }
 
 impl Default for ApproleMethod {
     fn default() -> Self {
         Self {
             counters: (0..COUNTERS).map(|_| Mutex::new(())).collect(),
-            tidied_at: SyncMutex::default(),
+            tidying: Cadence::default(),
         }
     }
 }
@@ -115,7 +115,7 @@ impl ApproleMethod {
         ctx: &EngineContext<'_>,
         request: &AuthRequest<'_>,
     ) -> Result<Reply, CoreError> {
-        let name = checked_name(request.params.get("name"))?;
+        let name = checked_name("name", request.params.get("name"))?;
         let before = ctx.view.get_fresh::<Role>(&at(name)).await?;
         match (request.operation, before) {
             (Operation::Read, Some(role)) => Ok(Reply::data(Value::Object(role.value.to_json()))),
@@ -229,7 +229,7 @@ impl AuthMethod for ApproleMethod {
         if route.name != "approle-role" {
             return Ok(None);
         }
-        Ok(Some(ctx.view.get_record(&at(params.get("name"))).await?.is_some()))
+        super::role::exists(ctx, params).await
     }
 
     fn claim(&self, request: &AuthRequest<'_>) -> Option<Claim> {
@@ -250,14 +250,14 @@ impl AuthMethod for ApproleMethod {
             "approle-login" => {
                 return Ok(AuthOutcome::Login(Box::new(self.login(ctx, &request).await?)));
             }
-            "approle-roles" => Reply::listing(ctx.view.list("role/").await?)?,
+            "approle-roles" => super::role::listed(ctx).await?,
             "approle-role" => self.serve_role(ctx, &request).await?,
             "approle-tidy" => {
                 secret::tidy(ctx).await?;
                 Reply::empty()
             }
             name => {
-                let role = checked_name(request.params.get("name"))?;
+                let role = checked_name("name", request.params.get("name"))?;
                 let role = ctx.view.get_fresh::<Role>(&at(role)).await?;
                 let role = role.ok_or(CoreError::NotFound)?;
                 if SECRET_ROUTES.contains(&name) {
@@ -275,26 +275,16 @@ impl AuthMethod for ApproleMethod {
         ctx: &EngineContext<'_>,
         renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
-        let found = ctx.view.get::<Role>(&at(renewal.role)).await?;
-        let found = found.ok_or_else(|| CoreError::denied("there is no such role any more"))?;
-        Ok(grant(ctx, renewal.role, found.value))
+        let role = super::role::of_token(ctx, &renewal).await?;
+        Ok(grant(ctx, renewal.role, role))
     }
 
     async fn tick(&self, ctx: &EngineContext<'_>) -> Result<Option<Timestamp>, CoreError> {
         let now = ctx.clock.now();
-        let due = {
-            let mut tidied = self.tidied_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = tidied.is_some_and(|at| now >= at.plus(TIDY_EVERY));
-            // Not at once after unsealing, when there is enough to do.
-            if due || tidied.is_none() {
-                *tidied = Some(now);
-            }
-            due
-        };
-        if due {
+        if self.tidying.is_due(now) {
             secret::tidy(ctx).await?;
         }
-        Ok(Some(now.plus(TIDY_EVERY)))
+        Ok(Some(now.plus(cadence::EVERY)))
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::auth::role::at;
 use crate::core::engine::{EngineContext, TokenParameters};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -14,8 +15,6 @@ use crate::types::time::Ttl;
 
 use super::secret::keyed;
 
-/// Longest role name, in bytes.
-const NAME_BYTES_MAX: usize = 128;
 /// Longest role ID, in bytes.
 const ROLE_ID_BYTES_MAX: usize = 256;
 
@@ -108,23 +107,6 @@ impl Role {
         }
         shown
     }
-}
-
-/// A name as roles have it. Upper and lower case are two names, as they are to policies.
-///
-/// # Errors
-/// When no role can be called so.
-pub(super) fn checked_name(name: &str) -> Result<&str, CoreError> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) {
-        let problem = "must be of letters, digits and -_.@+, and at most 128 bytes long";
-        return Err(CoreError::field("name", problem));
-    }
-    Ok(name)
-}
-
-pub(super) fn at(name: &str) -> String {
-    format!("role/{name}")
 }
 
 fn pointer_at(ctx: &EngineContext<'_>, role_id: &str) -> String {

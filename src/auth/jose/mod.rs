@@ -6,10 +6,15 @@ pub(super) mod provider;
 #[cfg(test)]
 pub(super) mod scratch;
 
+use serde_json::Value;
+
 use crate::core::error::CoreError;
 use crate::core::fields::{FieldError, Fields};
 use crate::core::outgoing::OutgoingError;
 use crate::types::secret::SecretString;
+
+/// Longest PEM of one field, in bytes.
+pub(super) const PEM_BYTES_MAX: usize = 256 * 1024;
 
 /// Why a log-in is refused, for the audit. Names what was looked at, and quotes nothing of a token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +44,29 @@ pub(super) fn given(fields: &Fields, name: &str) -> Result<Option<SecretString>,
     let given = fields.secret(name)?;
     let trimmed = given.map(|given| SecretString::new(given.expose().trim().to_owned()));
     Ok(trimmed.filter(|given| !given.expose().is_empty()))
+}
+
+/// Text that may be missing, no longer than `bytes_max`.
+pub(super) fn text(fields: &Fields, name: &str, bytes_max: usize) -> Result<String, CoreError> {
+    let text = fields.text(name)?.unwrap_or_default();
+    if text.len() > bytes_max {
+        return Err(CoreError::field(name, format!("is longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+/// PEM texts, as a list or one after the other in one text.
+pub(super) fn pems(fields: &Fields, name: &str) -> Result<Vec<String>, CoreError> {
+    let given = match fields.get(name) {
+        // Base64 holds no comma.
+        Some(Value::String(_)) | None => fields.statements(name)?,
+        Some(_) => fields.list(name)?,
+    };
+    let given = given.unwrap_or_default();
+    if given.iter().map(String::len).sum::<usize>() > PEM_BYTES_MAX {
+        return Err(CoreError::field(name, "is longer than 256 KiB"));
+    }
+    Ok(given)
 }
 
 /// A failed request as an administrator is told who has just written `field`, the URL of it.

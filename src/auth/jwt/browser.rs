@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::auth::jose::claims::Claims;
 use crate::auth::jose::provider::{Discovery, Provider, Source};
-use crate::auth::jose::{Refusal, untold};
+use crate::auth::jose::{Refusal, text, untold};
 use crate::core::engine::{EngineContext, Grant};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -19,7 +19,7 @@ use crate::core::reply::Reply;
 use crate::crypto::jose::{TokenKind, UncheckedToken, parse_object};
 use crate::types::secret::SecretString;
 
-use super::config::{Config, Keys, text};
+use super::config::{Config, Keys};
 use super::role::{Role, RoleType};
 use super::state::LoginState;
 use super::{JwtMethod, REFUSAL, judge, redirect};

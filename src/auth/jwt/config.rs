@@ -3,20 +3,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::jose::given;
 use crate::auth::jose::provider::Source;
+use crate::auth::jose::{PEM_BYTES_MAX, given, pems, text};
+use crate::auth::role::checked_name;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::stored::StoredSecret;
 use crate::crypto::jose::{JwsAlgorithm, KeySet};
 use crate::types::secret::SecretString;
 
-use super::role::checked_name;
-
 /// Longest text of one field, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
-/// Longest PEM of one field, in bytes.
-pub(in crate::auth) const PEM_BYTES_MAX: usize = 256 * 1024;
 
 /// What is configured. Written whole: a field that a write leaves out is empty afterwards.
 #[derive(Serialize, Deserialize)]
@@ -169,33 +166,6 @@ impl Config {
             "oidc_response_types": ["code"],
         })
     }
-}
-
-/// Text that may be missing, no longer than `bytes_max`.
-pub(in crate::auth) fn text(
-    fields: &Fields,
-    name: &str,
-    bytes_max: usize,
-) -> Result<String, CoreError> {
-    let text = fields.text(name)?.unwrap_or_default();
-    if text.len() > bytes_max {
-        return Err(CoreError::field(name, format!("is longer than {bytes_max} bytes")));
-    }
-    Ok(text)
-}
-
-/// PEM texts, as a list or one after the other in one text.
-pub(in crate::auth) fn pems(fields: &Fields, name: &str) -> Result<Vec<String>, CoreError> {
-    let given = match fields.get(name) {
-        // Base64 holds no comma.
-        Some(Value::String(_)) | None => fields.statements(name)?,
-        Some(_) => fields.list(name)?,
-    };
-    let given = given.unwrap_or_default();
-    if given.iter().map(String::len).sum::<usize>() > PEM_BYTES_MAX {
-        return Err(CoreError::field(name, "is longer than 256 KiB"));
-    }
-    Ok(given)
 }
 
 /// The fields of an object literal.

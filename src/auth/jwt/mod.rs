@@ -14,22 +14,19 @@
 //! cannot be renewed.
 
 mod browser;
-pub(in crate::auth) mod config;
+mod config;
 mod judge;
 mod redirect;
-pub(in crate::auth) mod role;
+mod role;
 mod routes;
 mod state;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
 
 use crate::core::acl::permit::Permit;
-use crate::core::engine::{
-    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, Renewal, TokenParameters,
-};
+use crate::core::engine::{AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, Renewal};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::operation::Operation;
@@ -37,34 +34,31 @@ use crate::core::outgoing::Outgoing;
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
 use crate::core::route::{Params, RouteSpec};
-use crate::core::view::Entry;
 use crate::crypto::jose::{TokenKind, UncheckedToken};
-use crate::types::time::{Timestamp, Ttl};
+use crate::types::time::Timestamp;
 
+use super::cadence::{self, Cadence};
 use super::jose::claims::Claims;
 use super::jose::provider::{Discovery, Providers};
 use super::jose::{Refusal, given, told, untold};
 use config::{Config, Keys};
-use role::{Role, RoleType, checked_name};
+use role::{Role, RoleType};
 
 /// What every refused log-in is answered.
 const REFUSAL: &str = "invalid role or token";
-/// Most roles of one mount.
-const ROLES_MAX: usize = 4096;
-/// How often states that are over are looked for.
-const TIDY_EVERY: Ttl = Ttl::from_secs(3600);
 const CONFIG: &str = "config";
 
 /// One mount of the method.
 pub struct JwtMethod {
     providers: Providers,
-    tidied_at: Mutex<Option<Timestamp>>,
+    /// Of states that are over.
+    tidying: Cadence,
 }
 
 impl JwtMethod {
     /// Issuers are asked by `outgoing`.
     pub fn new(outgoing: Arc<dyn Outgoing>) -> Self {
-        Self { providers: Providers::new(outgoing), tidied_at: Mutex::default() }
+        Self { providers: Providers::new(outgoing), tidying: Cadence::default() }
     }
 
     async fn login(&self, ctx: &EngineContext<'_>, fields: &Fields) -> Result<Grant, CoreError> {
@@ -143,36 +137,6 @@ impl JwtMethod {
         }
         Ok(reply.warn("without bound_issuer, tokens count whoever they say has issued them"))
     }
-
-    async fn serve_role(
-        &self,
-        ctx: &EngineContext<'_>,
-        request: &AuthRequest<'_>,
-    ) -> Result<Reply, CoreError> {
-        let name = checked_name("name", request.params.get("name"))?;
-        match request.operation {
-            Operation::Read => {
-                let role = ctx.view.get::<Role>(&at(name)).await?.ok_or(CoreError::NotFound)?;
-                Ok(Reply::data(Value::Object(role.value.to_json())))
-            }
-            Operation::Delete => {
-                ctx.view.remove(&at(name)).await?;
-                Ok(Reply::empty())
-            }
-            Operation::Create | Operation::Update => {
-                let before = ctx.view.get_fresh::<Role>(&at(name)).await?;
-                if before.is_none() && ctx.view.list("role/").await?.len() >= ROLES_MAX {
-                    return Err(CoreError::invalid("there are too many roles"));
-                }
-                let precondition = Entry::expected(before.as_ref());
-                let role = before.map(|entry| entry.value).unwrap_or_default();
-                let role = role.updated(&request.fields)?;
-                ctx.view.write(&at(name), &role, precondition).await?;
-                Ok(Reply::empty())
-            }
-            Operation::List | Operation::Patch => Err(CoreError::Unsupported),
-        }
-    }
 }
 
 #[async_trait]
@@ -190,7 +154,7 @@ impl AuthMethod for JwtMethod {
         if route.name != "jwt-role" {
             return Ok(None);
         }
-        Ok(Some(ctx.view.get_record(&at(params.get("name"))).await?.is_some()))
+        super::role::exists(ctx, params).await
     }
 
     async fn handle(
@@ -210,8 +174,8 @@ impl AuthMethod for JwtMethod {
             }
             "oidc-auth-url" => self.begin(ctx, &request.fields).await?,
             "jwt-config" => self.serve_config(ctx, &request).await?,
-            "jwt-roles" => Reply::listing(ctx.view.list("role/").await?)?,
-            _ => self.serve_role(ctx, &request).await?,
+            "jwt-roles" => super::role::listed(ctx).await?,
+            _ => super::role::serve::<Role>(ctx, &request).await?,
         };
         Ok(reply.into())
     }
@@ -221,38 +185,17 @@ impl AuthMethod for JwtMethod {
         ctx: &EngineContext<'_>,
         renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
-        let role = ctx.view.get::<Role>(&at(renewal.role)).await?;
-        let role = role.ok_or_else(|| CoreError::denied("there is no such role any more"))?;
-        Ok(renewed(ctx, renewal, role.value.token))
+        let role: Role = super::role::of_token(ctx, &renewal).await?;
+        Ok(super::role::renewed(ctx, renewal, role.token))
     }
 
     async fn tick(&self, ctx: &EngineContext<'_>) -> Result<Option<Timestamp>, CoreError> {
         let now = ctx.clock.now();
-        let due = {
-            let mut tidied = self.tidied_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = tidied.is_some_and(|at| now >= at.plus(TIDY_EVERY));
-            // Not at once after unsealing, when there is enough to do.
-            if due || tidied.is_none() {
-                *tidied = Some(now);
-            }
-            due
-        };
-        if due {
+        if self.tidying.is_due(now) {
             state::tidy(ctx).await?;
         }
-        Ok(Some(now.plus(TIDY_EVERY)))
+        Ok(Some(now.plus(cadence::EVERY)))
     }
-}
-
-/// The grant of a token that is renewed: as it was, with what the role says now. Who is let in is not
-/// asked again, because the issuer's token is not there any more.
-pub(super) fn renewed(
-    ctx: &EngineContext<'_>,
-    renewal: Renewal<'_>,
-    token: TokenParameters,
-) -> Grant {
-    let metadata = renewal.metadata.clone();
-    Grant { metadata, ..Grant::new(ctx.mount, renewal.alias.to_owned(), renewal.role, token) }
 }
 
 /// What the claim `iss` has to be: all of these.
@@ -271,14 +214,8 @@ async fn configured(ctx: &EngineContext<'_>) -> Result<Config, CoreError> {
 }
 
 async fn role_named(ctx: &EngineContext<'_>, name: &str) -> Result<Role, CoreError> {
-    let refused = || Refusal::new("there is no such role").answered(REFUSAL);
-    let name = checked_name("role", name).map_err(|_| refused())?;
-    let role = ctx.view.get::<Role>(&at(name)).await?;
-    Ok(role.ok_or_else(refused)?.value)
-}
-
-fn at(name: &str) -> String {
-    format!("role/{name}")
+    let role = super::role::asked_for(ctx, name).await?;
+    role.ok_or_else(|| Refusal::new("there is no such role").answered(REFUSAL))
 }
 
 #[cfg(test)]

@@ -15,8 +15,6 @@ use crate::types::time::Ttl;
 use super::config::object;
 use super::redirect;
 
-/// Longest name of a role, in bytes.
-const NAME_BYTES_MAX: usize = 128;
 /// Longest name of a claim and longest bound text, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
 /// Most elements of one list.
@@ -82,9 +80,8 @@ pub(super) struct Role {
     pub(super) token: TokenParameters,
 }
 
-impl Role {
-    /// This role with the fields that are given.
-    pub(super) fn updated(mut self, fields: &Fields) -> Result<Self, CoreError> {
+impl crate::auth::role::Role for Role {
+    fn updated(mut self, fields: &Fields) -> Result<Self, CoreError> {
         if fields.boolean("verbose_oidc_logging")? == Some(true) {
             let problem = "is not supported: what a token says of somebody is never logged";
             return Err(CoreError::field("verbose_oidc_logging", problem));
@@ -109,7 +106,7 @@ impl Role {
             ("groups_claim", &mut self.groups_claim),
         ] {
             if fields.get(name).is_some() {
-                *text = super::config::text(fields, name, TEXT_BYTES_MAX)?;
+                *text = crate::auth::jose::text(fields, name, TEXT_BYTES_MAX)?;
             }
         }
         for (name, list) in [
@@ -150,6 +147,31 @@ impl Role {
         Ok(self)
     }
 
+    fn to_json(&self) -> Map<String, Value> {
+        let mut shown = object(json!({
+            "allowed_redirect_uris": self.allowed_redirect_uris,
+            "bound_audiences": self.bound_audiences,
+            "bound_claims": self.bound_claims,
+            "bound_claims_type": self.bound_claims_type,
+            "bound_subject": self.bound_subject,
+            "claim_mappings": self.claim_mappings,
+            "clock_skew_leeway": self.clock_skew_leeway.to_json(),
+            "expiration_leeway": self.expiration_leeway.to_json(),
+            "groups_claim": self.groups_claim,
+            "max_age": self.max_age,
+            "not_before_leeway": self.not_before_leeway.to_json(),
+            "oidc_scopes": self.oidc_scopes,
+            "role_type": self.role_type,
+            "user_claim": self.user_claim,
+            "user_claim_json_pointer": self.user_claim_json_pointer,
+            "verbose_oidc_logging": false,
+        }));
+        shown.extend(parameters_json(&self.token));
+        shown
+    }
+}
+
+impl Role {
     fn check(&self) -> Result<(), CoreError> {
         if self.user_claim.is_empty() {
             return Err(CoreError::field("user_claim", "is required"));
@@ -199,29 +221,6 @@ impl Role {
             .chain(groups)
             .chain(self.bound_claims.keys().map(String::as_str))
             .chain(self.claim_mappings.keys().map(String::as_str))
-    }
-
-    pub(super) fn to_json(&self) -> Map<String, Value> {
-        let mut shown = object(json!({
-            "allowed_redirect_uris": self.allowed_redirect_uris,
-            "bound_audiences": self.bound_audiences,
-            "bound_claims": self.bound_claims,
-            "bound_claims_type": self.bound_claims_type,
-            "bound_subject": self.bound_subject,
-            "claim_mappings": self.claim_mappings,
-            "clock_skew_leeway": self.clock_skew_leeway.to_json(),
-            "expiration_leeway": self.expiration_leeway.to_json(),
-            "groups_claim": self.groups_claim,
-            "max_age": self.max_age,
-            "not_before_leeway": self.not_before_leeway.to_json(),
-            "oidc_scopes": self.oidc_scopes,
-            "role_type": self.role_type,
-            "user_claim": self.user_claim,
-            "user_claim_json_pointer": self.user_claim_json_pointer,
-            "verbose_oidc_logging": false,
-        }));
-        shown.extend(parameters_json(&self.token));
-        shown
     }
 }
 
@@ -293,17 +292,4 @@ fn bounded<'t>(
         return Err(CoreError::field(name, problem));
     }
     Ok(())
-}
-
-/// A name as roles have it. Upper and lower case are two names, as they are to policies.
-///
-/// # Errors
-/// When no role can be called so.
-pub(in crate::auth) fn checked_name<'n>(field: &str, name: &'n str) -> Result<&'n str, CoreError> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) {
-        let problem = "must be of letters, digits and -_.@+, and at most 128 bytes long";
-        return Err(CoreError::field(field, problem));
-    }
-    Ok(name)
 }

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::auth::jose::given;
 use crate::auth::jose::provider::Source;
-use crate::auth::jwt::config::{PEM_BYTES_MAX, pems, text};
+use crate::auth::jose::{PEM_BYTES_MAX, given, pems, text};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::stored::StoredSecret;

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
 
 use crate::core::acl::permit::Permit;
 use crate::core::engine::{AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, Renewal};
@@ -30,23 +29,18 @@ use crate::core::outgoing::Outgoing;
 use crate::core::records::Precondition;
 use crate::core::reply::Reply;
 use crate::core::route::{Params, RouteSpec};
-use crate::core::view::Entry;
 use crate::crypto::jose::{JwsAlgorithm, TokenKind, UncheckedToken};
 use crate::types::secret::SecretString;
 
 use super::jose::claims::{Claims, Leeways};
 use super::jose::provider::Providers;
 use super::jose::{Refusal, given, told, untold};
-use super::jwt::renewed;
-use super::jwt::role::checked_name;
 use config::{Config, Keys};
 use review::ServiceAccount;
 use role::{AliasSource, Role};
 
 /// What every refused log-in is answered.
 const REFUSAL: &str = "invalid role or service account token";
-/// Most roles of one mount.
-const ROLES_MAX: usize = 4096;
 /// How much clocks may differ.
 const CLOCK_SKEW: crate::types::time::Ttl = crate::types::time::Ttl::from_secs(60);
 const CONFIG: &str = "config";
@@ -70,11 +64,8 @@ impl KubernetesMethod {
         let config = config.ok_or_else(|| refused(Refusal::new("the mount is not configured")))?;
         let config = config.value;
         // The audience that a cluster is asked about is the role's.
-        let role = match checked_name("role", &name) {
-            Ok(name) => ctx.view.get::<Role>(&at(name)).await?,
-            Err(_) => None,
-        };
-        let role = role.ok_or_else(|| refused(Refusal::new("there is no such role")))?.value;
+        let role = super::role::asked_for::<Role>(ctx, &name).await?;
+        let role = role.ok_or_else(|| refused(Refusal::new("there is no such role")))?;
         let local = self.checked(ctx, &config, &role, &token).await?;
         let account = if config.kubernetes_host.is_empty() {
             let local = local.ok_or_else(|| CoreError::internal("nothing to judge a token by"))?;
@@ -169,36 +160,6 @@ impl KubernetesMethod {
         }
         Ok(reply)
     }
-
-    async fn serve_role(
-        &self,
-        ctx: &EngineContext<'_>,
-        request: &AuthRequest<'_>,
-    ) -> Result<Reply, CoreError> {
-        let name = checked_name("name", request.params.get("name"))?;
-        match request.operation {
-            Operation::Read => {
-                let role = ctx.view.get::<Role>(&at(name)).await?.ok_or(CoreError::NotFound)?;
-                Ok(Reply::data(Value::Object(role.value.to_json())))
-            }
-            Operation::Delete => {
-                ctx.view.remove(&at(name)).await?;
-                Ok(Reply::empty())
-            }
-            Operation::Create | Operation::Update => {
-                let before = ctx.view.get_fresh::<Role>(&at(name)).await?;
-                if before.is_none() && ctx.view.list("role/").await?.len() >= ROLES_MAX {
-                    return Err(CoreError::invalid("there are too many roles"));
-                }
-                let precondition = Entry::expected(before.as_ref());
-                let role = before.map(|entry| entry.value).unwrap_or_default();
-                let role = role.updated(&request.fields)?;
-                ctx.view.write(&at(name), &role, precondition).await?;
-                Ok(Reply::empty())
-            }
-            Operation::List | Operation::Patch => Err(CoreError::Unsupported),
-        }
-    }
 }
 
 #[async_trait]
@@ -216,7 +177,7 @@ impl AuthMethod for KubernetesMethod {
         if route.name != "kubernetes-role" {
             return Ok(None);
         }
-        Ok(Some(ctx.view.get_record(&at(params.get("name"))).await?.is_some()))
+        super::role::exists(ctx, params).await
     }
 
     async fn handle(
@@ -231,8 +192,8 @@ impl AuthMethod for KubernetesMethod {
                 return Ok(AuthOutcome::Login(Box::new(grant)));
             }
             "kubernetes-config" => self.serve_config(ctx, &request).await?,
-            "kubernetes-roles" => Reply::listing(ctx.view.list("role/").await?)?,
-            _ => self.serve_role(ctx, &request).await?,
+            "kubernetes-roles" => super::role::listed(ctx).await?,
+            _ => super::role::serve::<Role>(ctx, &request).await?,
         };
         Ok(reply.into())
     }
@@ -242,15 +203,14 @@ impl AuthMethod for KubernetesMethod {
         ctx: &EngineContext<'_>,
         renewal: Renewal<'_>,
     ) -> Result<Grant, CoreError> {
-        let role = ctx.view.get::<Role>(&at(renewal.role)).await?;
-        let role = role.ok_or_else(|| CoreError::denied("there is no such role any more"))?.value;
+        let role: Role = super::role::of_token(ctx, &renewal).await?;
         let noted = |name: &str| renewal.metadata.get(name).map_or("", String::as_str);
         let (name, namespace) = (noted("service_account_name"), noted("service_account_namespace"));
         // Who was let in by names that the role does not let in any more is not prolonged.
         if !role.lets_in(name, namespace) {
             return Err(CoreError::denied("the role is for other service accounts now"));
         }
-        Ok(renewed(ctx, renewal, role.token))
+        Ok(super::role::renewed(ctx, renewal, role.token))
     }
 }
 
@@ -283,10 +243,6 @@ fn grant(
         metadata,
         ..Grant::new(ctx.mount, alias, name, role.token)
     })
-}
-
-fn at(name: &str) -> String {
-    format!("role/{name}")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::jwt::config::text;
+use crate::auth::jose::text;
 use crate::core::engine::TokenParameters;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -40,9 +40,8 @@ pub(super) struct Role {
     pub(super) token: TokenParameters,
 }
 
-impl Role {
-    /// This role with the fields that are given.
-    pub(super) fn updated(mut self, fields: &Fields) -> Result<Self, CoreError> {
+impl crate::auth::role::Role for Role {
+    fn updated(mut self, fields: &Fields) -> Result<Self, CoreError> {
         for (name, list) in [
             ("bound_service_account_names", &mut self.bound_service_account_names),
             ("bound_service_account_namespaces", &mut self.bound_service_account_namespaces),
@@ -82,16 +81,7 @@ impl Role {
         Ok(self)
     }
 
-    /// Whether it is for the service account of that name in that namespace.
-    pub(super) fn lets_in(&self, name: &str, namespace: &str) -> bool {
-        let matches = |patterns: &[String], text: &str| {
-            patterns.iter().any(|pattern| Glob::new(pattern.as_str()).matches(text))
-        };
-        matches(&self.bound_service_account_names, name)
-            && matches(&self.bound_service_account_namespaces, namespace)
-    }
-
-    pub(super) fn to_json(&self) -> Map<String, Value> {
+    fn to_json(&self) -> Map<String, Value> {
         let mut shown = parameters_json(&self.token);
         for (name, value) in [
             ("alias_name_source", json!(self.alias_name_source)),
@@ -102,5 +92,16 @@ impl Role {
             shown.insert(name.to_owned(), value);
         }
         shown
+    }
+}
+
+impl Role {
+    /// Whether it is for the service account of that name in that namespace.
+    pub(super) fn lets_in(&self, name: &str, namespace: &str) -> bool {
+        let matches = |patterns: &[String], text: &str| {
+            patterns.iter().any(|pattern| Glob::new(pattern.as_str()).matches(text))
+        };
+        matches(&self.bound_service_account_names, name)
+            && matches(&self.bound_service_account_namespaces, namespace)
     }
 }

@@ -4,7 +4,7 @@ use crate::auth::scratch::{Call, answered, granted, renewal_of};
 use crate::core::outgoing::OutgoingError;
 use crate::core::scratch::{NOW, Scratch, ScratchMount};
 use crate::signer::{self, OTHER_RSA, RSA};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOST: &str = "https://k8s.example.org:6443";
 const REVIEWS: &str = "https://k8s.example.org:6443/apis/authentication.k8s.io/v1/tokenreviews";

@@ -263,7 +263,7 @@ async fn a_state_is_good_once_here_for_a_while_and_for_whoever_began() {
     // What was noted of used ones is forgotten in the end.
     assert_eq!(world.mount.view.list("used/").await.unwrap().len(), 1);
     world.method.tick(&world.ctx()).await.unwrap();
-    world.mount.manual.advance(std::time::Duration::from_secs(TIDY_EVERY.as_secs()));
+    world.mount.manual.advance(std::time::Duration::from_secs(cadence::EVERY.as_secs()));
     world.method.tick(&world.ctx()).await.unwrap();
     assert_eq!(world.mount.view.list("used/").await.unwrap().len(), 0);
 }

@@ -5,6 +5,7 @@ use crate::auth::jose::provider::{FRESH, KEPT, PAUSE};
 use crate::auth::scratch::renewal_of;
 use crate::core::outgoing::OutgoingError;
 use crate::signer::{ED25519, OTHER_RSA, P256};
+use crate::types::time::Ttl;
 
 async fn world() -> World {
     let world = World::with_issuer(&[&RSA], json!({})).await;

@@ -118,11 +118,17 @@ class AskingBroker(Broker):
         )
         self._unseal()
 
-    def _unseal(self):
-        deadline = time.monotonic() + 60
-        client = hvac.Client(
+    def client(self, token=None):
+        """A client with the certificate of the administrator, and at first with nothing else."""
+        made = hvac.Client(
             url=self.address, cert=self.identity("admin"), verify=self.path("ca.pem")
         )
+        made.token = token
+        return made
+
+    def _unseal(self):
+        deadline = time.monotonic() + 60
+        client = self.client()
         while time.monotonic() < deadline:
             try:
                 client.sys.submit_unseal_keys(self.unseal_keys["keys"])

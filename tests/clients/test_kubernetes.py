@@ -9,7 +9,6 @@ import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import hvac
 import hvac.exceptions
 
 from provider import AskingBroker, free_port
@@ -81,7 +80,7 @@ class Kubernetes(unittest.TestCase):
         context.load_cert_chain(cls.broker.path("server.pem"), cls.broker.path("server.key"))
         cls.cluster.socket = context.wrap_socket(cls.cluster.socket, server_side=True)
         threading.Thread(target=cls.cluster.serve_forever, daemon=True).start()
-        root = cls.client(cls.broker.root_token)
+        root = cls.broker.client(cls.broker.root_token)
         root.sys.enable_auth_method("kubernetes")
         root.auth.kubernetes.configure(
             kubernetes_host=f"https://127.0.0.1:{port}",
@@ -103,26 +102,16 @@ class Kubernetes(unittest.TestCase):
         cls.cluster.server_close()
         cls.broker.stop()
 
-    @classmethod
-    def client(cls, token=None):
-        made = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-        )
-        made.token = token
-        return made
-
     def test_hvac_logs_in_as_a_service_account(self):
-        root = self.client(self.broker.root_token)
+        root = self.broker.client(self.broker.root_token)
         self.assertEqual(root.auth.kubernetes.list_roles()["keys"], ["web"])
         self.assertNotIn("reviewer-token", json.dumps(root.auth.kubernetes.read_config()))
-        made = self.client().auth.kubernetes.login("web", WEB)["auth"]
+        made = self.broker.client().auth.kubernetes.login("web", WEB)["auth"]
         self.assertEqual(made["metadata"]["service_account_name"], "web")
-        self.assertTrue(self.client(made["client_token"]).is_authenticated())
+        self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
         for role, token in [("web", JOB), ("web", WEB[:-1] + "A"), ("other", WEB), ("web", "x")]:
             with self.assertRaises(hvac.exceptions.InvalidRequest):
-                self.client().auth.kubernetes.login(role, token)
+                self.broker.client().auth.kubernetes.login(role, token)
 
     def test_the_agent_logs_in_as_a_service_account(self):
         with open(self.broker.path("pod-token"), "w") as file:
@@ -139,7 +128,7 @@ class Kubernetes(unittest.TestCase):
         )
         self.assertEqual(agent.returncode, 0, agent.stdout + agent.stderr)
         token = self.broker.read("agent-token")
-        self.assertTrue(self.client(token).is_authenticated())
+        self.assertTrue(self.broker.client(token).is_authenticated())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import re
 import subprocess
 import unittest
 
-import hvac
 import hvac.exceptions
 
 from broker import PROGRAM
@@ -22,7 +21,7 @@ class Oidc(unittest.TestCase):
         cls.back = f"http://localhost:{cls.port}/oidc/callback"
         cls.provider = Provider([cls.back])
         cls.broker = AskingBroker([f"127.0.0.1:{cls.provider.port}"])
-        root = cls.client(token=cls.broker.root_token)
+        root = cls.broker.client(cls.broker.root_token)
         for client, secret in [("broker", "client-secret-1"), ("poster", "client-secret-2")]:
             root.sys.enable_auth_method("oidc", path=client)
             root.auth.oidc.configure(
@@ -51,16 +50,6 @@ class Oidc(unittest.TestCase):
         cls.provider.stop()
 
     @classmethod
-    def client(cls, token=None):
-        made = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-        )
-        made.token = token
-        return made
-
-    @classmethod
     def make_role(cls, root, path, **more):
         root.auth.oidc.create_role(
             name="staff",
@@ -76,7 +65,7 @@ class Oidc(unittest.TestCase):
         )
 
     def begin(self, path="broker"):
-        begun = self.client().auth.oidc.oidc_authorization_url_request("staff", self.back, path=path)
+        begun = self.broker.client().auth.oidc.oidc_authorization_url_request("staff", self.back, path=path)
         return begun["data"]["auth_url"]
 
     def test_hvac_logs_in_with_a_browser(self):
@@ -84,10 +73,10 @@ class Oidc(unittest.TestCase):
             address = self.begin(path)
             nonce = re.search("[?&]nonce=([^&]+)", address).group(1)
             brought = Person("ann").brought_back(address, self.back)
-            auth = self.client().auth.oidc
+            auth = self.broker.client().auth.oidc
             made = auth.oidc_callback(brought["state"], nonce, brought["code"], path=path)["auth"]
             self.assertEqual(made["metadata"], {"mail": "ann@example.org", "role": "staff"})
-            self.assertTrue(self.client(made["client_token"]).is_authenticated())
+            self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
             # The same once more, and the same state with another code.
             for code in [brought["code"], "other"]:
                 with self.assertRaises(hvac.exceptions.InvalidRequest):
@@ -99,10 +88,10 @@ class Oidc(unittest.TestCase):
         stolen = Person("ann").brought_back(ann, self.back)
         own = Person("bob").brought_back(bob, self.back)
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.client().auth.oidc.oidc_callback(own["state"], "", stolen["code"], path="broker")
+            self.broker.client().auth.oidc.oidc_callback(own["state"], "", stolen["code"], path="broker")
 
     def test_a_public_client_needs_no_secret(self):
-        root = self.client(self.broker.root_token)
+        root = self.broker.client(self.broker.root_token)
         root.sys.enable_auth_method("oidc", path="public")
         root.auth.oidc.configure(
             oidc_discovery_url=self.provider.issuer, oidc_client_id="public", path="public"
@@ -110,7 +99,7 @@ class Oidc(unittest.TestCase):
         self.make_role(root, "public", bound_claims={"groups": ["team-ann"]})
         for name, lets_in in [("ann", True), ("bob", False)]:
             brought = Person(name).brought_back(self.begin("public"), self.back)
-            finish = lambda: self.client().auth.oidc.oidc_callback(
+            finish = lambda: self.broker.client().auth.oidc.oidc_callback(
                 brought["state"], "", brought["code"], path="public"
             )
             if lets_in:
@@ -120,12 +109,12 @@ class Oidc(unittest.TestCase):
 
     def test_hvac_logs_in_with_a_token(self):
         token = self.provider.machine_token()
-        made = self.client().auth.jwt.jwt_login("robot", token)["auth"]
+        made = self.broker.client().auth.jwt.jwt_login("robot", token)["auth"]
         self.assertEqual(made["metadata"], {"role": "robot"})
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.client().auth.jwt.jwt_login("robot", token[:-8] + "AAAAAAAA")
+            self.broker.client().auth.jwt.jwt_login("robot", token[:-8] + "AAAAAAAA")
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.client().auth.jwt.jwt_login("other", token)
+            self.broker.client().auth.jwt.jwt_login("other", token)
 
     def command(self, program, prefix, *arguments):
         certificate, key = self.broker.identity("admin")

@@ -334,19 +334,11 @@ async fn nothing_is_offered_for_resumption() {
 /// One connection with a server of rustls' defaults.
 async fn offering_server(ca: &Ca, client: &Client) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let shown = ca.issue(&Spec::server());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![shown.der.clone()], shown.key())
-        .unwrap();
+    let acceptor = ca.issue(&Spec::server()).acceptor();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let serve = async {
         let (tcp, _) = socket.accept().await.unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let mut stream = acceptor.accept(tcp).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.shutdown().await.unwrap();

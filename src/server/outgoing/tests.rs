@@ -9,16 +9,7 @@ use crate::types::secret::SecretString;
 async fn site(tls: Option<Issued>, answer: &'static str) -> (u16, AbortOnDropHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = tls.map(|issued| {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![issued.der.clone()], issued.key())
-            .unwrap();
-        tokio_rustls::TlsAcceptor::from(Arc::new(config))
-    });
+    let acceptor = tls.map(|issued| issued.acceptor());
     let serving = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         let asked = match &acceptor {

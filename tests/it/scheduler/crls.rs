@@ -42,16 +42,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (answer, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let acceptor = tls.map(|issued| {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![issued.der.clone()], issued.key())
-                .unwrap();
-            tokio_rustls::TlsAcceptor::from(Arc::new(config))
-        });
+        let acceptor = tls.map(Issued::acceptor);
         let (answers, requests) = (answer.clone(), asked.clone());
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {

@@ -3,6 +3,7 @@
 //! Certificates are valid from 2020 to 2100 unless told otherwise, so that they work with the
 //! machine's clock and with a clock that a test holds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
@@ -12,6 +13,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
 
 /// 2020-01-01, in seconds since the Unix epoch.
 pub const NOT_BEFORE_SECS: u64 = 1_577_836_800;
@@ -167,6 +169,18 @@ impl Issued {
     /// The private key, as TLS takes it.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap()
+    }
+
+    /// What a TLS server accepts connections with that shows it and asks nobody for one.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], self.key())
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 }
 

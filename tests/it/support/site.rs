@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::pki::Issued;
 
@@ -38,16 +37,7 @@ impl Site {
         let address = listener.local_addr().unwrap();
         let answers = Arc::new(Mutex::new(BTreeMap::new()));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let acceptor = tls.map(|issued| {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![issued.der.clone()], issued.key())
-                .unwrap();
-            TlsAcceptor::from(Arc::new(config))
-        });
+        let acceptor = tls.map(Issued::acceptor);
         let (known, noted) = (answers.clone(), asked.clone());
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {

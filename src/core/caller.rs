@@ -18,6 +18,7 @@ use super::acl::{Acl, CheckRequest};
 use super::context::{Core, Unsealed};
 use super::engine::{CallerFacts, Grant, Recognition};
 use super::error::CoreError;
+use super::guess::Guesses;
 use super::identity::Entity;
 use super::lease::{Lease, Leases, Owner};
 use super::mount::{Backend, MountTable, Mounted};
@@ -420,6 +421,7 @@ fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {
 
 /// What ends with a token: the leases that belong to it, and what it kept in its cubbyhole.
 pub(in crate::core) struct Aftermath {
+    pub(in crate::core) guesses: Arc<Guesses>,
     pub(in crate::core) records: Arc<Records>,
     pub(in crate::core) leases: Arc<Leases>,
     pub(in crate::core) mounts: Arc<MountTable>,
@@ -427,7 +429,12 @@ pub(in crate::core) struct Aftermath {
 
 #[async_trait]
 impl TokenGone for Aftermath {
-    async fn token_gone(&self, hash: &str, _entry: &TokenEntry) -> Result<(), CoreError> {
+    async fn token_gone(&self, hash: &str, entry: &TokenEntry) -> Result<(), CoreError> {
+        if super::wrap::is_wrapping(entry)
+            && let Some(hash) = TokenHash::from_hex(hash)
+        {
+            self.guesses.ended(hash);
+        }
         self.leases.end_with_token(hash).await?;
         super::wrap::view(self.records.clone()).remove(hash).await?;
         for mounted in self.mounts.all() {

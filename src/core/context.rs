@@ -18,6 +18,7 @@ use super::caller::Caller;
 use super::cors::Cors;
 use super::engine::EngineRequest;
 use super::error::CoreError;
+use super::guess::Guesses;
 use super::hold::HoldCell;
 use super::identity::IdentityStore;
 use super::in_flight::InFlight;
@@ -214,6 +215,8 @@ pub struct Unsealed {
     pub cors: Cors,
     /// Who failed to log in.
     pub lockouts: Lockouts,
+    /// Who presented wrapping tokens that are none.
+    pub guesses: Arc<Guesses>,
     /// Who was seen lately, by certificate.
     pub callers: super::caller::CallerCache,
     /// Makes hashed values for the audit.
@@ -255,7 +258,9 @@ impl Unsealed {
         let leases = Arc::new(Leases::new(surroundings, settings, core.node));
         leases.load_hold().await?;
         let tokens = Arc::new(TokenStore::new(records.clone(), core.clock.clone()));
+        let guesses = Arc::new(Guesses::new(core.clock.clone()));
         tokens.on_gone(Arc::new(super::caller::Aftermath {
+            guesses: guesses.clone(),
             records: records.clone(),
             leases: leases.clone(),
             mounts: mounts.clone(),
@@ -267,6 +272,7 @@ impl Unsealed {
             quotas,
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
             lockouts: Lockouts::new(core.clock.clone()),
+            guesses,
             callers: super::caller::CallerCache::default(),
             records,
             mounts,

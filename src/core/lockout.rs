@@ -163,16 +163,23 @@ impl Lockouts {
 
     /// A log-in as `alias` was refused. One that is locked already is not locked for longer by that.
     pub fn failed(&self, mount: &MountEntry, alias: &str) {
-        let config = &mount.config.user_lockout_config;
-        if config.disabled {
-            return;
+        if self.count(&mount.accessor, alias, &mount.config.user_lockout_config) {
+            let path = mount.path.clone();
+            metrics::counter!("leasehold_login_lockouts_total", "mount" => path).increment(1);
         }
-        let identity = Identity::new(&mount.accessor, alias);
+    }
+
+    /// Counts a failure of `alias`, and says whether it is locked by that.
+    pub(super) fn count(&self, mount: &MountAccessor, alias: &str, config: &LockoutConfig) -> bool {
+        if config.disabled {
+            return false;
+        }
+        let identity = Identity::new(mount, alias);
         let now = self.clock.now();
         let mut counted = self.counted();
         let before = counted.failures.get(&identity).copied();
         if before.is_some_and(|before| before.is_locked(config, now)) {
-            return;
+            return false;
         }
         counted.remove(&identity);
         let forgotten = counted.make_room(self.max, now);
@@ -189,11 +196,28 @@ impl Lockouts {
         };
         let locked = failures.is_locked(config, now);
         counted.insert(identity, failures);
-        drop(counted);
-        if locked {
-            let path = mount.path.clone();
-            metrics::counter!("leasehold_login_lockouts_total", "mount" => path).increment(1);
-        }
+        locked
+    }
+
+    /// How often `alias` failed, and when it did last; `None` when none of that counts any more.
+    pub(super) fn failures(
+        &self,
+        mount: &MountAccessor,
+        alias: &str,
+        config: &LockoutConfig,
+    ) -> Option<(u64, Timestamp)> {
+        let now = self.clock.now();
+        let counted = self.counted();
+        let found = counted.failures.get(&Identity::new(mount, alias))?;
+        (!found.is_over(config, now)).then_some((found.count, found.last_at))
+    }
+
+    /// Everybody who failed, by name, with how often and when last. For tables of one mount.
+    pub(super) fn everyone(&self) -> BTreeMap<String, (u64, Timestamp)> {
+        let counted = self.counted();
+        let all = counted.failures.iter();
+        all.map(|(identity, found)| (identity.alias.to_string(), (found.count, found.last_at)))
+            .collect()
     }
 
     /// A log-in as `alias` succeeded: what failed before it is forgotten.

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod failpoint;
 pub mod fields;
+pub mod guess;
 pub mod hold;
 pub mod identity;
 pub mod in_flight;

@@ -10,9 +10,10 @@ use crate::types::time::{Timestamp, Ttl};
 
 use super::context::Unsealed;
 use super::error::CoreError;
+use super::guess::Guesser;
 use super::records::{Batch, Precondition, Records, kinds};
 use super::reply::{AuthReply, LeaseReply, Reply, WrapReply};
-use super::token::{LeaseOwner, NewLifetime, NewToken, TokenKind, TokenLookup, Use};
+use super::token::{LeaseOwner, NewLifetime, NewToken, TokenEntry, TokenKind, TokenLookup, Use};
 use super::view::{PutOptions, View};
 
 /// Names the tokens that unwrap. No such policy exists, so they can do nothing else.
@@ -187,12 +188,17 @@ fn wrapping_token(ttl: Ttl, path: &str) -> NewToken {
     }
 }
 
-/// The answer behind a wrapping token. Works once: of parallel tries exactly one gets it.
+/// The answer behind a wrapping token that `guesser` presents. Works once: of parallel tries exactly
+/// one gets it.
 ///
 /// # Errors
-/// `Invalid` when the token is none, was used, or is over.
-pub async fn unwrap(unsealed: &Unsealed, token: &str) -> Result<(Reply, WrapFacts), CoreError> {
-    let found = wrapping(unsealed, token).await?;
+/// `Invalid` when the token is none, was used, or is over; `TooMany` when the guesser has to wait.
+pub async fn unwrap(
+    unsealed: &Unsealed,
+    guesser: &Guesser,
+    token: &str,
+) -> Result<(Reply, WrapFacts), CoreError> {
+    let found = wrapping(unsealed, guesser, token).await?;
     // The conditional write is the check.
     match unsealed.tokens.consume_use(&found).await {
         Ok(Use::Last | Use::More) => {}
@@ -226,8 +232,12 @@ pub async fn unwrap(unsealed: &Unsealed, token: &str) -> Result<(Reply, WrapFact
 ///
 /// # Errors
 /// As [`unwrap`].
-pub async fn lookup(unsealed: &Unsealed, token: &str) -> Result<WrapFacts, CoreError> {
-    let found = wrapping(unsealed, token).await?;
+pub async fn lookup(
+    unsealed: &Unsealed,
+    guesser: &Guesser,
+    token: &str,
+) -> Result<WrapFacts, CoreError> {
+    let found = wrapping(unsealed, guesser, token).await?;
     let view = view(unsealed.records.clone());
     let kept = view.get::<Wrapped>(&found.private_key()).await?.ok_or_else(invalid)?;
     Ok(facts(&kept.value))
@@ -235,13 +245,33 @@ pub async fn lookup(unsealed: &Unsealed, token: &str) -> Result<WrapFacts, CoreE
 
 async fn wrapping(
     unsealed: &Unsealed,
+    guesser: &Guesser,
     token: &str,
 ) -> Result<std::sync::Arc<TokenLookup>, CoreError> {
-    let found = unsealed.tokens.lookup(token).await?.ok_or_else(invalid)?;
-    if found.entry.policies != [POLICY] {
+    let guesses = &unsealed.guesses;
+    guesses.admit(guesser)?;
+    let Some(found) = unsealed.tokens.lookup(token).await? else {
+        // Who presents what was given once, or is over, holds no guess.
+        let known = match unsealed.tokens.trace(token).await? {
+            Some((hash, stored)) => stored || guesses.was_given(&hash),
+            None => false,
+        };
+        if !known {
+            guesses.wrong(guesser);
+        }
+        return Err(invalid());
+    };
+    // Asked again, so that of guesses made all at once no more count than one after the other.
+    guesses.admit(guesser)?;
+    if !is_wrapping(&found.entry) {
         return Err(invalid());
     }
     Ok(found)
+}
+
+/// Whether a token is one that unwraps.
+pub(in crate::core) fn is_wrapping(token: &TokenEntry) -> bool {
+    token.policies == [POLICY]
 }
 
 fn facts(kept: &Wrapped) -> WrapFacts {

@@ -1,4 +1,4 @@
-//! `sys/locked-users`: who is locked after failed log-ins, and unlocking.
+//! `sys/locked-users`: who is locked after failed log-ins or wrong wrapping tokens, and unlocking.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -7,6 +7,7 @@ use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
 use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
+use crate::core::guess;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
 use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
@@ -21,7 +22,11 @@ static ROUTES: &[RouteSpec] = &[
         "locked-users",
         "Who is locked on this node.",
         &[Operation::Read],
-        &[field("mount_accessor", FieldKind::Text, "Only those of this auth mount.")],
+        &[field(
+            "mount_accessor",
+            FieldKind::Text,
+            "Only those of this auth mount; wrapping for wrong wrapping tokens.",
+        )],
     )
     .reads(Answer::Data(&[
         field("by_namespace", FieldKind::Objects(NAMESPACE), "Those of the one namespace."),
@@ -30,7 +35,7 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "unlock-user",
         "locked-users/:mount_accessor/unlock/*alias_identifier",
-        "Forget the failed log-ins of a name.",
+        "Forget the failed log-ins of a name, or its wrong wrapping tokens.",
         &[Operation::Update],
         &[],
     ),
@@ -43,7 +48,7 @@ const NAMESPACE: &[FieldSpec] = &[
         FieldKind::Objects(&[
             field("alias_identifiers", FieldKind::List, "Who is locked."),
             field("counts", FieldKind::Integer, "How many."),
-            field("mount_accessor", FieldKind::Text, "The auth mount."),
+            field("mount_accessor", FieldKind::Text, "The auth mount, or wrapping."),
         ]),
         "By auth mount.",
     ),
@@ -69,18 +74,27 @@ impl SystemRoutes for LockoutRoutes {
     ) -> Result<Reply, CoreError> {
         let lockouts = &ctx.unsealed.lockouts;
         if request.route.name == "unlock-user" {
-            let mount = MountAccessor::new(request.params.get("mount_accessor"));
-            lockouts.unlock(&mount, request.params.get("alias_identifier"));
+            let mount = request.params.get("mount_accessor");
+            let name = request.params.get("alias_identifier");
+            if mount == guess::SCOPE {
+                ctx.unsealed.guesses.unlock(name);
+            } else {
+                lockouts.unlock(&MountAccessor::new(mount), name);
+            }
             return Ok(Reply::empty());
         }
         let only = request.fields.text("mount_accessor")?.filter(|only| !only.is_empty());
-        let locked = lockouts.locked(|mount| {
+        let mut locked = lockouts.locked(|mount| {
             if only.as_ref().is_some_and(|only| only != mount.as_str()) {
                 return None;
             }
             let mounted = ctx.unsealed.mounts.by_accessor(mount)?;
             Some(mounted.entry.config.user_lockout_config)
         });
+        let guessers = ctx.unsealed.guesses.waiting();
+        if !guessers.is_empty() && only.is_none_or(|only| only == guess::SCOPE) {
+            locked.insert(guess::SCOPE.to_owned(), guessers);
+        }
         let total: usize = locked.values().map(Vec::len).sum();
         let mounts: Vec<_> = locked
             .iter()

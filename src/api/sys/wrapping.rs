@@ -7,6 +7,7 @@ use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
 use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
+use crate::core::guess::Guesser;
 use crate::core::operation::Operation;
 use crate::core::reply::{Reply, Shape};
 use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
@@ -80,18 +81,21 @@ impl SystemRoutes for WrappingRoutes {
         }
         let given = request.fields.secret("token")?;
         let token = presented(ctx, given.as_ref())?;
+        // Whoever names it in the body can come as somebody by the header.
+        let own = given.as_ref().and(ctx.token).map(SecretString::expose);
+        let guesser = Guesser::of(ctx.core, ctx.unsealed, own, ctx.connection).await?;
         match request.route.name {
             "lookup" => {
-                let facts = wrap::lookup(ctx.unsealed, token.expose()).await?;
+                let facts = wrap::lookup(ctx.unsealed, &guesser, token.expose()).await?;
                 Ok(Reply::data(json!({
                     "creation_path": facts.creation_path,
                     "creation_time": facts.created_at.to_rfc3339(),
                     "creation_ttl": facts.ttl.as_secs(),
                 })))
             }
-            "unwrap" => Ok(wrap::unwrap(ctx.unsealed, token.expose()).await?.0),
+            "unwrap" => Ok(wrap::unwrap(ctx.unsealed, &guesser, token.expose()).await?.0),
             _ => {
-                let (reply, facts) = wrap::unwrap(ctx.unsealed, token.expose()).await?;
+                let (reply, facts) = wrap::unwrap(ctx.unsealed, &guesser, token.expose()).await?;
                 wrap::wrap(ctx.unsealed, reply, facts.ttl, &facts.creation_path).await
             }
         }

@@ -35,7 +35,7 @@ pub(super) async fn of(
 }
 
 /// The address, or for IPv6 the network that one customer has.
-pub(super) fn address(connection: &ConnectionInfo) -> String {
+pub(in crate::core) fn address(connection: &ConnectionInfo) -> String {
     network(connection.remote.ip()).to_string()
 }
 

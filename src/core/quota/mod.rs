@@ -8,7 +8,7 @@
 //! Of several rate limits that cover a path, the most specific one counts: an exact path before the
 //! longest prefix, that before all of the server, and with a role before without.
 
-mod client;
+pub(in crate::core) mod client;
 mod pace;
 mod pattern;
 #[cfg(test)]

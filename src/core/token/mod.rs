@@ -140,6 +140,21 @@ impl TokenStore {
         }
     }
 
+    /// What a token would be stored under, and whether anything is, dead or alive; `None` for what is
+    /// not stored, or no token by its looks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(in crate::core) async fn trace(
+        &self,
+        plain: &str,
+    ) -> Result<Option<(TokenHash, bool)>, CoreError> {
+        let Some(plain::Presented::Stored) = plain::classify(plain) else { return Ok(None) };
+        let hash = self.hash_key.hash(plain);
+        let stored = self.stored(&hash.to_hex()).await?.is_some();
+        Ok(Some((hash, stored)))
+    }
+
     /// The live token stored under `hash` (hex).
     ///
     /// # Errors

@@ -126,3 +126,30 @@ async fn nothing_is_made_for_an_answer_that_cannot_be_wrapped() {
     assert_eq!(given["lease_id"], named, "{given}");
     root.write("sys/leases/revoke", json!({ "lease_id": named })).await.ok();
 }
+
+#[tokio::test]
+async fn a_certificate_that_guesses_is_refused_and_no_other_is() {
+    let world = shared().await;
+    let info = wrapped(&world.broker.root(), "POST", "sys/wrapping/wrap", br#"{"a":1}"#).await;
+    let (guesser, _) = world.workload("path \"x\" {\n  capabilities = [\"read\"]\n}\n").await;
+    let stranger = world.broker.caller(&world.broker.svid(&unique("stranger")));
+    for caller in [&guesser, &stranger] {
+        // The last of these locks, however slow the machine is.
+        let mut refused = None;
+        for number in 0..11 {
+            let body = json!({ "token": format!("s.{number:024}") });
+            let answer = caller.write("sys/wrapping/lookup", body).await;
+            if answer.status == 429 {
+                refused = Some(answer);
+                break;
+            }
+            assert_eq!(answer.status, 400, "{}", answer.body);
+        }
+        let refused = refused.expect("eleven guesses are let through");
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(world.broker.audited(&refused)["outcome"]["status"], 429);
+    }
+    let (other, _) = world.workload("path \"x\" {\n  capabilities = [\"read\"]\n}\n").await;
+    let body = json!({ "token": token(&info) });
+    assert_eq!(other.write("sys/wrapping/unwrap", body).await.data(), json!({ "a": 1 }));
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use leasehold::core::guess::Guesser;
+use leasehold::core::peer::ConnectionInfo;
 use leasehold::core::reply::Reply;
 use leasehold::core::token::{LeaseOwner, NewLifetime, NewToken, TokenKind};
 use leasehold::core::wrap;
@@ -76,13 +78,16 @@ async fn tokens_come(node: &Node) {
 
 async fn wrapped_answers_come(node: &Node) {
     let unsealed = node.core.unsealed().unwrap();
+    let remote = std::net::SocketAddr::from(([127, 0, 0, 1], 4));
+    let connection = ConnectionInfo { peer: None, remote, listener: "test".into(), id: 1 };
     for read in [true, false] {
         let reply = Reply::data(serde_json::json!({ "a": "secret" }));
         let ttl = Ttl::from_secs(500);
         let wrapped = wrap::wrap(&unsealed, reply, ttl, "secret/x").await.unwrap();
         let token = wrapped.wrap.unwrap().token;
         if read {
-            wrap::unwrap(&unsealed, token.expose()).await.unwrap();
+            let guesser = Guesser::of(&node.core, &unsealed, None, &connection).await.unwrap();
+            wrap::unwrap(&unsealed, &guesser, token.expose()).await.unwrap();
         }
     }
 }

@@ -87,6 +87,20 @@ async fn serve(
     request: HttpRequest<Body>,
     id: RequestId,
 ) -> (Response<Body>, String) {
+    let browser = origin::is_browser(request.headers()).then(|| edge.core.clone());
+    let (mut response, route) = serve_sender(edge, connection, request, id).await;
+    if let Some(Ok(unsealed)) = browser.map(|core| core.unsealed()) {
+        origin::add_ui_headers(&unsealed.ui_headers.current(), &mut response);
+    }
+    (response, route)
+}
+
+async fn serve_sender(
+    edge: Edge,
+    connection: ConnectionInfo,
+    request: HttpRequest<Body>,
+    id: RequestId,
+) -> (Response<Body>, String) {
     match origin::judge(&edge.core, &request) {
         Sender::Direct => serve_sent(edge, connection, request, id).await,
         Sender::Preflight(page) => (page.preflight(), "preflight".to_owned()),

@@ -13,6 +13,7 @@ use axum::http::{
 use crate::core::context::Core;
 use crate::core::cors::{CorsSettings, OriginAccess};
 use crate::core::error::CoreError;
+use crate::core::ui_headers::HeaderTable;
 
 /// What every client sends.
 const HEADERS: &str = "authorization, content-type, idempotency-key, x-vault-mfa, \
@@ -105,6 +106,26 @@ fn is_own(origin: &str, request: &Request<Body>) -> bool {
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let site = headers.get(HeaderName::from_static("sec-fetch-site"));
     site.is_some_and(|site| site == "cross-site" || site == "same-site")
+}
+
+/// Whether a browser sent it, for whichever page: programs send neither header.
+pub(super) fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+        || headers.contains_key(HeaderName::from_static("sec-fetch-site"))
+}
+
+/// Adds what administrators have set for browsers. What the server says itself stays as it is.
+pub(super) fn add_ui_headers(table: &HeaderTable, response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    for (name, values) in table.iter() {
+        let Ok(name) = HeaderName::try_from(name) else { continue };
+        if headers.contains_key(&name) {
+            continue;
+        }
+        for value in values.iter().filter_map(|value| HeaderValue::from_str(value).ok()) {
+            headers.append(name.clone(), value);
+        }
+    }
 }
 
 fn has_token(headers: &HeaderMap) -> bool {

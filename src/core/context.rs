@@ -10,7 +10,7 @@ use crate::crypto::keyring::Keyring;
 use crate::storage::Storage;
 use crate::types::id::RequestId;
 use crate::types::secret::SecretString;
-use crate::types::time::{Clock, Ttl};
+use crate::types::time::{Clock, Timestamp, Ttl};
 
 use super::acl::permit::Permit;
 use super::audit::broker::AuditBroker;
@@ -36,6 +36,7 @@ use super::route::{Params, RouteSpec};
 use super::seal::SealState;
 use super::token::TokenStore;
 use super::trust::TrustStore;
+use super::ui_headers::UiHeaders;
 
 /// What the configuration says to the core.
 #[derive(Clone, Debug)]
@@ -105,6 +106,8 @@ pub struct Core {
     pub node: u64,
     /// The requests that are being served.
     pub in_flight: InFlight,
+    /// When this process took up its work.
+    pub started_at: Timestamp,
     registry: Arc<Registry>,
     phase: ArcSwap<Phase>,
     phase_changes: watch::Sender<u64>,
@@ -117,6 +120,7 @@ impl Core {
     pub fn new(parts: Parts, initialized: bool) -> Arc<Self> {
         let phase = if initialized { Phase::Sealed } else { Phase::Uninitialized };
         Arc::new(Self {
+            started_at: parts.clock.now(),
             storage: parts.storage,
             clock: parts.clock,
             audit: parts.audit,
@@ -213,6 +217,8 @@ pub struct Unsealed {
     pub leases: Arc<Leases>,
     /// Which web pages may ask.
     pub cors: Cors,
+    /// What browsers are answered with besides.
+    pub ui_headers: UiHeaders,
     /// Who failed to log in.
     pub lockouts: Lockouts,
     /// Who presented wrapping tokens that are none.
@@ -269,6 +275,7 @@ impl Unsealed {
             policies: Arc::new(PolicyStore::new(records.clone())),
             passwords: PasswordPolicies::new(records.clone()),
             cors: Cors::load(records.clone()).await?,
+            ui_headers: UiHeaders::load(records.clone()).await?,
             quotas,
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
             lockouts: Lockouts::new(core.clock.clone()),

@@ -55,6 +55,11 @@ impl InFlight {
         Some(Entered { part, number })
     }
 
+    /// How many requests this process has begun to serve.
+    pub fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
     /// What is being served now, oldest first.
     pub fn now(&self) -> Vec<Underway> {
         let mut all: Vec<(u64, Underway)> = Vec::new();
@@ -123,5 +128,6 @@ mod tests {
         assert_eq!(paths(), ["kv/0"]);
         drop(entered);
         assert!(paths().is_empty());
+        assert_eq!(all.entered(), 40);
     }
 }

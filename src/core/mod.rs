@@ -47,6 +47,8 @@ pub mod time_seen;
 pub mod token;
 pub mod tools;
 pub mod trust;
+pub mod ui_headers;
 mod unanswered;
+pub mod versions;
 pub mod view;
 pub mod wrap;

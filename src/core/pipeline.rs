@@ -193,12 +193,22 @@ impl Core {
             return self.serve_public(&unsealed, &place, found, request).await;
         }
         let token = request.token.as_ref().map(|token| token.expose());
+        let claims_nothing = token.is_none();
         let caller = match self.caller(&unsealed, token, &request.connection).await {
             Ok(caller) => caller,
             Err(unknown) => {
                 // Guessing counts, too.
                 admit(&unsealed, None, &request, served).await?;
-                return Err(unknown);
+                return match matched {
+                    Some(found)
+                        if found.route.access == Access::Anybody
+                            && claims_nothing
+                            && matches!(unknown, CoreError::Denied { .. }) =>
+                    {
+                        self.serve_public(&unsealed, &place, &found, request).await
+                    }
+                    Some(_) | None => Err(unknown),
+                };
             }
         };
         ticket.set_caller(caller_summary(&caller, &redaction));
@@ -336,7 +346,7 @@ impl Core {
         };
         ticket.set_operation(operation.as_str());
         let permit = match &matched {
-            Some(found) if found.route.access == Access::Identified => {
+            Some(found) if matches!(found.route.access, Access::Anybody | Access::Identified) => {
                 Permit::identified(&request.path, operation)
             }
             Some(_) | None => caller.authorize(&CheckRequest {

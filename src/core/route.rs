@@ -14,6 +14,9 @@ pub enum Access {
     /// Any caller, whatever the policies: the route answers only with what the caller has some
     /// business with.
     Identified,
+    /// As [`Access::Identified`], and anybody else who claims to be nobody: who presents no token and
+    /// is known by no certificate is answered with what is for all.
+    Anybody,
     /// Anybody who reaches the listener: log-ins.
     Public,
 }
@@ -210,6 +213,12 @@ impl RouteSpec {
     /// The same for any caller.
     pub const fn identified(mut self) -> Self {
         self.access = Access::Identified;
+        self
+    }
+
+    /// The same for any caller, and for those who are none.
+    pub const fn anybody(mut self) -> Self {
+        self.access = Access::Anybody;
         self
     }
 

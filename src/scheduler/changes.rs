@@ -75,6 +75,7 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
     }
     if touched(kinds::SETTING) {
         outcome = outcome.and(unsealed.cors.reload().await);
+        outcome = outcome.and(unsealed.ui_headers.reload().await);
     }
     if touched(kinds::CORE) {
         outcome = outcome.and(unsealed.leases.load_hold().await);

@@ -248,6 +248,25 @@ class Bao(WithBroker):
         kept = self.run_bao("audit", "disable", name, token=self.broker.root_token)
         self.assertEqual(kept.returncode, 2)
 
+    def test_versions_and_what_nodes_do(self):
+        history = self.root_json("version-history")["data"]
+        self.assertIn(history["keys"][0], self.root("version-history"))
+        refused = self.run_bao("operator", "step-down", token=self.broker.root_token)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("every node is active", refused.stderr)
+
+    def test_headers_for_browsers(self):
+        header = "sys/config/ui/headers/X-Frame-Options"
+        self.root("write", header, "values=DENY")
+        self.assertEqual(self.root_json("list", "sys/config/ui/headers"), ["X-Frame-Options"])
+        self.assertEqual(self.root("read", "-field=value", header).strip(), "DENY")
+        self.root("delete", header)
+
+    def test_counters(self):
+        read = "sys/internal/counters/tokens"
+        tokens = self.root_json("read", read)["data"]["counters"]["service_tokens"]["total"]
+        self.assertGreater(tokens, 0)
+
     def test_a_root_token_is_made_and_decoded(self):
         started = json.loads(self.root("operator", "generate-root", "-init", "-format=json"))
         for key in self.broker.unseal_keys["keys"][:2]:

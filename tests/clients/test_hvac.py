@@ -263,6 +263,11 @@ class Hvac(WithBroker):
         self.assertEqual((tuned["listing_visibility"], tuned["description"]), ("unauth", "d"))
         sys.disable_secrets_engine("set")
 
+    def test_nobody_steps_down(self):
+        sys = self.root().sys
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "every node is active"):
+            sys.step_down()
+
     def test_identity(self):
         identity = self.root().secrets.identity
         login = self.client("workload").auth.cert.login(

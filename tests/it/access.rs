@@ -37,6 +37,7 @@ fn found(prefix: &str, route: &RouteSpec) -> Found {
     Found {
         pattern: format!("{prefix}{}", route.pattern),
         access: match route.access {
+            Access::Anybody => "anybody",
             Access::Caller => "caller",
             Access::Identified => "identified",
             Access::Public => "public",
@@ -230,10 +231,16 @@ async fn nobody_gets_anywhere_without_the_capability() {
             for (who, stranger) in &strangers {
                 let answer = ask(stranger, operation, one).await;
                 let what = format!("{who}: {operation} {}: {}", one.pattern, answer.body);
+                if one.access == "anybody" && stranger.token().is_none() {
+                    // What is for all, of which there is nothing here.
+                    assert!(matches!(answer.status, 200 | 403), "{what}");
+                    assert!(!answer.body.contains("kv1/"), "{what}");
+                    continue;
+                }
                 assert_eq!(answer.status, 403, "{what}");
                 assert_eq!(answer.json(), json!({ "errors": ["permission denied"] }), "{what}");
             }
-            if one.access == "identified" {
+            if matches!(one.access, "anybody" | "identified") {
                 continue;
             }
             // Everything on this path but what it takes.
@@ -284,7 +291,7 @@ async fn the_capability_is_enough_and_sealing_ends_it() {
             if one.access == "sudo" {
                 capabilities.push("sudo");
             }
-            if one.access == "identified" {
+            if matches!(one.access, "anybody" | "identified") {
                 only_own_business(&world, operation, one).await;
                 continue;
             }

@@ -39,6 +39,9 @@ fn all() -> BTreeSet<(String, &'static str)> {
     tables.chain(own).flat_map(methods).collect()
 }
 
+/// What is refused to everybody: there is no success to record.
+const REFUSED: &[(&str, &str)] = &[("sys/step-down", "POST")];
+
 #[test]
 fn every_route_has_a_recorded_success() {
     let mut recorded = BTreeSet::new();
@@ -57,6 +60,7 @@ fn every_route_has_a_recorded_success() {
     }
     let missing: Vec<_> = all()
         .into_iter()
+        .filter(|(route, method)| !REFUSED.contains(&(route.as_str(), *method)))
         .filter(|(route, method)| !recorded.contains(&(route.clone(), (*method).to_owned())))
         .collect();
     assert!(missing.is_empty(), "no success is recorded of {missing:#?}");

@@ -220,7 +220,7 @@ impl Made {
         if route.access == Access::Sudo {
             item.insert("x-vault-sudo".into(), json!(true));
         }
-        if route.access == Access::Public {
+        if matches!(route.access, Access::Anybody | Access::Public) {
             item.insert("x-vault-unauthenticated".into(), json!(true));
         }
         if route.operations.contains(&Operation::Create) {

@@ -46,6 +46,7 @@ pub(super) fn operation(
 fn security(access: Access) -> Value {
     match access {
         Access::Public => json!([{}, { "certificate": [] }]),
+        Access::Anybody => json!([{}, { "certificate": [] }, { "token": [] }]),
         Access::Caller | Access::Identified | Access::Sudo => {
             json!([{ "token": [], "certificate": [] }, { "certificate": [] }])
         }

@@ -2,9 +2,11 @@
 
 pub mod audit;
 pub mod cors;
+pub mod counters;
 pub mod leases;
 pub mod lockouts;
 pub mod metrics;
+mod mount_headers;
 pub mod mounts;
 pub mod passwords;
 pub mod plugins;
@@ -13,6 +15,7 @@ pub mod quotas;
 pub mod server;
 pub mod specs;
 pub mod tools;
+pub mod ui;
 pub mod wrapping;
 
 use crate::core::context::SystemRoutes;
@@ -28,6 +31,7 @@ pub fn tables(
         Box::new(SealRoutes),
         Box::new(audit::AuditRoutes),
         Box::new(cors::CorsRoutes),
+        Box::new(counters::CounterRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(lockouts::LockoutRoutes),
         Box::new(policies::PolicyRoutes),
@@ -36,6 +40,7 @@ pub fn tables(
         Box::new(quotas::QuotaRoutes),
         Box::new(specs::SpecRoutes),
         Box::new(tools::ToolRoutes),
+        Box::new(ui::UiRoutes),
         Box::new(server::ServerRoutes),
         Box::new(plugins::PluginRoutes),
         Box::new(wrapping::WrappingRoutes),

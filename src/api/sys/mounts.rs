@@ -1,4 +1,4 @@
-//! `sys/mounts`, `sys/auth`, `sys/remount` and `sys/internal/ui/mounts`.
+//! `sys/mounts`, `sys/auth` and `sys/remount`.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::core::reply::{Reply, Shape};
 use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use crate::core::token::{RoleTokenType, TokenSelector};
 use crate::types::path::ApiPath;
+
+use super::mount_headers;
 
 /// The table.
 pub struct MountRoutes;
@@ -56,7 +58,7 @@ const ENABLE_FIELDS: &[FieldSpec] = &[
     field("plugin_name", FieldKind::Text, "Accepted for compatibility."),
 ];
 
-const CONFIG_SHOWN: &[FieldSpec] = &[
+pub(super) const CONFIG_SHOWN: &[FieldSpec] = &[
     field("audit_non_hmac_request_keys", FieldKind::List, "Audited in clear.").if_any(),
     field("audit_non_hmac_response_keys", FieldKind::List, "Audited in clear.").if_any(),
     field("passthrough_request_headers", FieldKind::List, "Without effect.").if_any(),
@@ -67,8 +69,9 @@ const CONFIG_SHOWN: &[FieldSpec] = &[
     field("max_lease_ttl", FieldKind::Duration, "Longest lifetime."),
     field("token_type", FieldKind::Text, "Kind of token an auth mount makes.").if_any(),
 ];
-const STRINGS: FieldKind = FieldKind::Object(&[field("*", FieldKind::Text, "One option.")]);
-const DESCRIPTION: FieldSpec = field("description", FieldKind::Text, "For people.");
+pub(super) const STRINGS: FieldKind =
+    FieldKind::Object(&[field("*", FieldKind::Text, "One option.")]);
+pub(super) const DESCRIPTION: FieldSpec = field("description", FieldKind::Text, "For people.");
 const MOUNT_SHOWN: &[FieldSpec] = &[
     field("accessor", FieldKind::Text, "Its lasting handle."),
     field("config", FieldKind::Object(CONFIG_SHOWN), "What was tuned; zero for the default."),
@@ -116,7 +119,7 @@ const MIGRATION: FieldSpec = field("migration_id", FieldKind::Text, "Ask for it 
 
 static ROUTES: &[RouteSpec] = &[
     route("mounts", "mounts", "All secrets engines.", READ, &[]).reads(Answer::Top(MOUNTS_SHOWN)),
-    route("auths", "auth", "All auth methods.", READ, &[]).sudo().reads(Answer::Top(MOUNTS_SHOWN)),
+    route("auths", "auth", "All auth methods.", READ, &[]).reads(Answer::Top(MOUNTS_SHOWN)),
     route(
         "tune-mount",
         "mounts/*path/tune",
@@ -165,15 +168,6 @@ static ROUTES: &[RouteSpec] = &[
             ),
         ]),
     ),
-    route("ui-mounts", "internal/ui/mounts", "Mounts the caller can see.", READ, &[])
-        .identified()
-        .reads(Answer::Data(&[
-            field("auth", FieldKind::Object(MOUNTS_SHOWN), "Auth methods."),
-            field("secret", FieldKind::Object(MOUNTS_SHOWN), "Secrets engines."),
-        ])),
-    route("ui-mount", "internal/ui/mounts/*path", "The mount that serves a path.", READ, &[])
-        .identified()
-        .reads(Answer::Data(MOUNT_SHOWN)),
 ];
 
 #[async_trait]
@@ -200,9 +194,7 @@ impl SystemRoutes for MountRoutes {
             "tune-mount" => tune(ctx, MountClass::Secret, permit, request).await,
             "tune-auth" => tune(ctx, MountClass::Auth, permit, request).await,
             "remount" => remount(ctx, &request.fields).await,
-            "remount-status" => remount_status(ctx, request.params.get("id")),
-            "ui-mounts" => Ok(visible(ctx)),
-            _ => ui_mount(ctx, request.params.get("path")),
+            _ => remount_status(ctx, request.params.get("id")),
         }
     }
 }
@@ -216,14 +208,14 @@ fn full_path(class: MountClass, path: &str) -> Result<String, CoreError> {
 }
 
 /// The path as the listings of its class show it.
-fn shown_path(entry: &MountEntry) -> &str {
+pub(super) fn shown_path(entry: &MountEntry) -> &str {
     match entry.class {
         MountClass::Auth => entry.path.strip_prefix("auth/").unwrap_or(&entry.path),
         MountClass::Secret => &entry.path,
     }
 }
 
-fn rendered(mounted: &Mounted) -> Value {
+pub(super) fn rendered(mounted: &Mounted) -> Value {
     let entry = &mounted.entry;
     let mut config = json!({
         "default_lease_ttl": entry.config.default_lease_ttl.as_secs(),
@@ -350,7 +342,9 @@ async fn enable(
             warnings.extend(map.keys().filter(|name| !is_setting(name)).map(|name| {
                 format!("the setting \"config.{name}\" is not known here and was ignored")
             }));
-            tuned(class, MountConfig::default(), &Fields::new(map.clone()))?
+            let fields = Fields::new(map.clone());
+            warnings.extend(mount_headers::warnings(&fields));
+            tuned(class, MountConfig::default(), &fields)?
         }
         None => MountConfig::default(),
     };
@@ -475,7 +469,7 @@ async fn tune(
             Ok(())
         })
         .await?;
-    Ok(Reply::empty())
+    Ok(Reply { warnings: mount_headers::warnings(fields), ..Reply::empty() })
 }
 
 fn tuned(
@@ -501,12 +495,7 @@ fn tuned(
     if let Some(keys) = fields.list("audit_non_hmac_response_keys")? {
         config.audit_non_hmac_response_keys = keys;
     }
-    if let Some(headers) = fields.list("passthrough_request_headers")? {
-        config.passthrough_request_headers = headers;
-    }
-    if let Some(headers) = fields.list("allowed_response_headers")? {
-        config.allowed_response_headers = headers;
-    }
+    mount_headers::tune(&mut config, fields)?;
     if let Some(visibility) = fields.text("listing_visibility")? {
         config.listing_visibility = visibility;
     }
@@ -562,39 +551,4 @@ fn remount_status(ctx: &SystemContext<'_>, id: &str) -> Result<Reply, CoreError>
             "status": "success",
         },
     })))
-}
-
-/// Whether the caller has any business with a mount: something below it, or it is listed to all.
-pub(super) fn sees(ctx: &SystemContext<'_>, mounted: &Mounted) -> bool {
-    mounted.entry.config.listing_visibility == "unauth"
-        || ctx.caller.acl.reaches_below(&mounted.entry.path)
-}
-
-fn visible(ctx: &SystemContext<'_>) -> Reply {
-    let mut auth = Map::new();
-    let mut secret = Map::new();
-    for mounted in ctx.unsealed.mounts.all().iter().filter(|mounted| sees(ctx, mounted)) {
-        let group = match mounted.entry.class {
-            MountClass::Auth => &mut auth,
-            MountClass::Secret => &mut secret,
-        };
-        group.insert(shown_path(&mounted.entry).to_owned(), rendered(mounted));
-    }
-    Reply::data(json!({ "auth": auth, "secret": secret }))
-}
-
-fn ui_mount(ctx: &SystemContext<'_>, path: &str) -> Result<Reply, CoreError> {
-    let path = ApiPath::parse(path)?;
-    // The same answer whether the mount is not there or not the caller's business.
-    let (mounted, _) = ctx
-        .unsealed
-        .mounts
-        .route(&path)
-        .filter(|(mounted, _)| sees(ctx, mounted))
-        .ok_or_else(|| CoreError::denied("no visible mount serves that path"))?;
-    let mut reply = Reply::data(rendered(&mounted));
-    if let Some(data) = &mut reply.data {
-        data.insert("path".into(), json!(mounted.entry.path));
-    }
-    Ok(reply)
 }

@@ -25,7 +25,6 @@ const POLICY_FIELDS: &[FieldSpec] = &[
     field("rules", FieldKind::Text, "The same, as older clients call it."),
     field("cas", FieldKind::Integer, "Write only over this version; 0 when there must be none."),
 ];
-const READ: &[Operation] = &[Operation::Read];
 const WRITE: &[Operation] = &[Operation::Update];
 const READ_LIST: &[Operation] = &[Operation::Read, Operation::List];
 const ALL: &[Operation] =
@@ -84,8 +83,12 @@ static ROUTES: &[RouteSpec] = &[
     )
     .sudo()
     .writes(Answer::Data(EXPLANATION)),
-    route("resultant-acl", "internal/ui/resultant-acl", "What the caller may do.", READ, &[])
-        .reads(Answer::Data(&[field("root", FieldKind::Boolean, "Whether that is everything.")])),
+    route("acl-details", "policies/detailed/acl", "All policies, whole.", &[Operation::List], &[])
+        .lists(Answer::Keys(&[field(
+            "key_info",
+            FieldKind::Object(&[field("*", FieldKind::Object(ACL_SHOWN), "One policy.")]),
+            "Each policy.",
+        )])),
 ];
 
 const CAS_REQUIRED: FieldSpec = field("cas_required", FieldKind::Boolean, "Always false.");
@@ -181,7 +184,7 @@ impl SystemRoutes for PolicyRoutes {
             },
             "acl" | "policy" => policy(ctx, request).await,
             "explain" => explain(ctx, request).await,
-            "resultant-acl" => Ok(Reply::data(json!({ "root": ctx.caller.is_root() }))),
+            "acl-details" => details(ctx).await,
             _ => capabilities(ctx, request).await,
         }
     }
@@ -226,6 +229,23 @@ pub(super) fn decoded(text: String) -> String {
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .unwrap_or(text)
+}
+
+async fn details(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {
+    let policies = &ctx.unsealed.policies;
+    let (mut keys, mut info) = (Vec::new(), Map::new());
+    for text in policies.names().await? {
+        let name = PolicyName::parse(&text)
+            .map_err(|_| CoreError::internal("a stored policy has a name that is none"))?;
+        let stored = policies.get(&name).await?;
+        // One that was deleted meanwhile is not there any more.
+        if stored.is_some() || name.is_root() {
+            let shown = rendered(&name, stored, "acl").data.unwrap_or_default();
+            info.insert(text.clone(), Value::Object(shown));
+            keys.push(text);
+        }
+    }
+    Ok(Reply::data(json!({ "keys": keys, "key_info": info })))
 }
 
 fn rendered(name: &PolicyName, stored: Option<StoredPolicy>, route: &str) -> Reply {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::mounts::sees;
+use super::ui::sees;
 use crate::api::openapi::{self, Place};
 use crate::core::acl::permit::Permit;
 use crate::core::context::{SystemContext, SystemRoutes};
@@ -180,7 +180,7 @@ fn details(route: &RouteSpec) -> String {
     text.push_str(match route.access {
         Access::Caller => "\n",
         Access::Identified => " (no policy has to grant them)\n",
-        Access::Public => " (nobody has to log in)\n",
+        Access::Anybody | Access::Public => " (nobody has to log in)\n",
         Access::Sudo => ", and sudo\n",
     });
     for field in route.fields {

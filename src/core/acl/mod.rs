@@ -19,6 +19,7 @@ pub mod explain;
 mod index;
 pub mod permit;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -183,6 +184,17 @@ impl fmt::Display for Reason<'_> {
             Self::OutsideScopes => f.write_str("the scopes of the token do not include it"),
         }
     }
+}
+
+/// What a caller's rules say about one path or pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted<'a> {
+    /// The path; of a pattern, without its final `*`.
+    pub path: &'a str,
+    /// Whether it is that path alone.
+    pub exact: bool,
+    /// What may be done there, in order; `deny` alone when nothing may.
+    pub capabilities: Vec<&'static str>,
 }
 
 /// A denying rule whose template could not be resolved: denies wherever it might apply.
@@ -408,6 +420,38 @@ impl Acl {
         granted
             && scopes
                 .is_none_or(|scopes| scopes.iter().any(|scope| reaches(scope.pattern().as_str())))
+    }
+
+    /// What the rules say, pattern by pattern; of a narrowed caller, what its scopes name. To be
+    /// shown to the caller itself: decides nothing, and conditions on parameters are left out.
+    pub fn granted(&self) -> Vec<Granted<'_>> {
+        let mut found: BTreeMap<&Pattern, CapabilitySet> = BTreeMap::new();
+        match &self.scopes {
+            Some(scopes) => {
+                for scope in scopes.iter() {
+                    let named = OPERATIONS.into_iter().filter(|one| scope.names(*one));
+                    let granted =
+                        named.filter(|one| self.root || self.grants_all(scope.pattern(), *one));
+                    let set = granted.fold(CapabilitySet::NONE, |sum, operation| {
+                        sum | CapabilitySet::needed_by(operation)
+                    });
+                    let sum = found.entry(scope.pattern()).or_default();
+                    *sum = *sum | set;
+                }
+            }
+            None => {
+                for rule in self.indexes().flat_map(RuleIndex::rules) {
+                    let sum = found.entry(&rule.pattern).or_default();
+                    *sum = *sum | rule.capabilities;
+                }
+            }
+        }
+        let granted = found.into_iter().map(|(pattern, set)| {
+            let set = if set.is_empty() { CapabilitySet::DENY } else { set.settled() };
+            let exact = pattern.kind() == Kind::Exact;
+            Granted { path: pattern.literal(), exact, capabilities: set.names() }
+        });
+        granted.collect()
     }
 
     fn indexes(&self) -> impl Iterator<Item = &RuleIndex> + Clone {

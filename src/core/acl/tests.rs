@@ -505,3 +505,37 @@ fn a_scope_cannot_name_what_the_caller_lacks() {
         assert!(!covered(outside), "{outside}");
     }
 }
+
+fn granted(acl: &Acl) -> Vec<(String, bool, String)> {
+    let shown = |one: Granted<'_>| (one.path.to_owned(), one.exact, one.capabilities.join(" "));
+    acl.granted().into_iter().map(shown).collect()
+}
+
+#[test]
+fn a_caller_is_shown_what_its_rules_say_taken_together() {
+    let first = [rule("secret/*", "read"), rule("kv/a", "read update"), rule("kv/b", "read")];
+    let second = [rule("secret/*", "list"), rule("kv/b", "deny"), rule("kv/+/c", "delete")];
+    let shown = granted(&acl(&[&first.concat(), &second.concat()]));
+    let one = |path: &str, exact, names: &str| (path.to_owned(), exact, names.to_owned());
+    let expected = [
+        one("kv/+/c", false, "delete"),
+        one("kv/a", true, "read update"),
+        one("kv/b", true, "deny"),
+        one("secret/", false, "list read"),
+    ];
+    assert_eq!(shown, expected);
+}
+
+fn scope_set(texts: &[&str]) -> Arc<ScopeSet> {
+    Arc::new(ScopeSet::parse(texts).unwrap())
+}
+
+#[test]
+fn a_narrowed_caller_is_shown_no_more_than_its_scopes_and_its_rules() {
+    let text = rule("secret/*", "read list sudo");
+    let narrowed = acl(&[&text]).narrowed(scope_set(&["read,delete:secret/a/*"]));
+    assert_eq!(granted(&narrowed), [("secret/a/".to_owned(), false, "read".to_owned())]);
+    let root = Acl::new(vec![CompiledPolicy::root()], &TemplateValues::default());
+    let root = root.narrowed(scope_set(&["read:kv/x"]));
+    assert_eq!(granted(&root), [("kv/x".to_owned(), true, "read".to_owned())]);
+}

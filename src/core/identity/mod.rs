@@ -177,6 +177,14 @@ impl IdentityStore {
         Ok(Some(entity))
     }
 
+    /// How many entities are stored.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<u64, CoreError> {
+        Ok(self.records.storage().count(kinds::ENTITY, self.clock.now()).await?.total)
+    }
+
     /// A stored entity, by its id or that of one that was merged into it.
     ///
     /// # Errors

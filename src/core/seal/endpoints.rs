@@ -39,6 +39,7 @@ enum Kind {
     Rekey,
     RekeyUpdate,
     RekeyVerify,
+    SealBackends,
     SealStatus,
     Unseal,
 }
@@ -128,6 +129,21 @@ const SEAL_STATUS: &[FieldSpec] = &[
     VERSION,
 ];
 
+const HEALTHY: FieldSpec = field("healthy", FieldKind::Boolean, "whether it could be used now");
+const SEAL_BACKENDS: &[FieldSpec] = &[
+    field(
+        "backends",
+        FieldKind::Objects(&[
+            field("configured", FieldKind::Boolean, "whether this server is configured to use it"),
+            HEALTHY,
+            field("name", FieldKind::Text, "its kind"),
+        ]),
+        "each of them",
+    ),
+    field("fully_wrapped", FieldKind::Boolean, "always true: each opens everything"),
+    field("healthy", FieldKind::Boolean, "whether all of them could be used now"),
+];
+
 /// Whether it is initialised; to who initialises it, the keys as well.
 const INIT: &[FieldSpec] = &[
     field("keys", FieldKind::List, "the shares, in hexadecimal"),
@@ -135,7 +151,7 @@ const INIT: &[FieldSpec] = &[
     field("root_token", FieldKind::Secret, "the first token, which may do everything"),
 ];
 
-static TABLE: [Row; 12] = [
+static TABLE: [Row; 13] = [
     row(
         Kind::Init,
         "init",
@@ -158,6 +174,15 @@ static TABLE: [Row; 12] = [
     .writes(Answer::Bare(INIT)),
     row(Kind::SealStatus, "seal-status", "sys/seal-status", "where the seal stands", LOOK, &[])
         .answers(Answer::Bare(SEAL_STATUS)),
+    row(
+        Kind::SealBackends,
+        "seal-backend-status",
+        "sys/seal-backend-status",
+        "the ways to the root key, and whether they could be used now",
+        LOOK,
+        &[],
+    )
+    .answers(Answer::Bare(SEAL_BACKENDS)),
     row(
         Kind::Unseal,
         "unseal",
@@ -415,6 +440,7 @@ impl Call<'_> {
             (Kind::Health, _) => self.health().await,
             (Kind::Leader, _) => Ok(Done::ok(json!({ "ha_enabled": false }))),
             (Kind::SealStatus, _) => self.seal_status().await,
+            (Kind::SealBackends, _) => self.seal_backends().await,
             (Kind::Init, Operation::Read) => {
                 Ok(Done::ok(json!({ "initialized": core.is_initialized().await? })))
             }
@@ -552,6 +578,18 @@ impl Call<'_> {
             "storage_type": self.core.storage.name(),
         });
         Ok(Done::ok(self.with_cluster(body, status.cluster_id)))
+    }
+
+    async fn seal_backends(&self) -> Result<Done, CoreError> {
+        let backends = self.core.seal_backends().await?;
+        let shown = backends.iter().map(
+            |one| json!({ "name": one.kind, "configured": one.configured, "healthy": one.healthy }),
+        );
+        Ok(Done::ok(json!({
+            "healthy": backends.iter().all(|one| one.healthy),
+            "fully_wrapped": true,
+            "backends": shown.collect::<Vec<_>>(),
+        })))
     }
 
     /// Which cluster it is; not said while sealed.

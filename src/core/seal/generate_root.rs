@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use data_encoding::BASE64_NOPAD;
+use data_encoding::{BASE64, BASE64_NOPAD};
 use zeroize::Zeroizing;
 
 use crate::types::id::{Accessor, random_base62};
@@ -182,4 +182,52 @@ fn under_pad(token: &SecretString, otp: &SecretString) -> SecretString {
     let bytes = token.expose().bytes().zip(otp.expose().bytes());
     let mixed: Zeroizing<Vec<u8>> = Zeroizing::new(bytes.map(|(t, o)| t ^ o).collect());
     SecretString::new(BASE64_NOPAD.encode(&mixed))
+}
+
+/// The token, from what it is under a pad.
+///
+/// # Errors
+/// `Invalid` when the two do not belong together: what comes out is no token then.
+pub(super) fn without_pad(
+    encoded: &SecretString,
+    otp: &SecretString,
+) -> Result<SecretString, CoreError> {
+    let text = encoded.expose().as_bytes();
+    let bytes = BASE64_NOPAD.decode(text).or_else(|_| BASE64.decode(text));
+    let bytes =
+        Zeroizing::new(bytes.map_err(|_| CoreError::field("encoded_token", "must be in base64"))?);
+    if bytes.len() != otp.expose().len() {
+        return Err(CoreError::field("otp", "must be as long as the token"));
+    }
+    let mixed = bytes.iter().zip(otp.expose().bytes()).map(|(token, otp)| char::from(token ^ otp));
+    let token = SecretString::new(mixed.collect());
+    let is_token = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if !token.expose().chars().all(is_token) {
+        return Err(CoreError::field("otp", "is not the pad of this token"));
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_out_from_under_its_pad_and_no_other() {
+        let secret = |text: &str| SecretString::new(text.to_owned());
+        let (token, pad) = (secret("hvs.abcDEF012"), secret("0123456789abc"));
+        let encoded = under_pad(&token, &pad);
+        assert_eq!(without_pad(&encoded, &pad).unwrap().expose(), token.expose());
+        let padded =
+            secret(&BASE64.encode(&BASE64_NOPAD.decode(encoded.expose().as_bytes()).unwrap()));
+        assert_eq!(without_pad(&padded, &pad).unwrap().expose(), token.expose());
+        for (encoded, pad) in [
+            (&encoded, secret("012345678")),
+            (&encoded, secret("ZZZZZZZZZZZZZ")),
+            (&secret("!"), pad),
+            (&encoded, secret("\u{e9}123456789ab")),
+        ] {
+            assert!(without_pad(encoded, &pad).is_err());
+        }
+    }
 }

@@ -9,11 +9,13 @@ use super::super::acl::permit::Permit;
 use super::super::context::{SystemContext, SystemRoutes};
 use super::super::engine::EngineRequest;
 use super::super::error::CoreError;
+use super::super::fields::Fields;
 use super::super::operation::Operation;
 use super::super::reply::{Reply, Shape};
 use super::super::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
 use super::ceremony_api;
 use super::endpoints::{self, suite};
+use super::generate_root::without_pad;
 use super::rekey::Asker;
 use super::rotate::RotationSettings;
 
@@ -38,6 +40,19 @@ const ROTATION: &[FieldSpec] = &[
 ];
 
 static ROUTES: &[RouteSpec] = &[
+    route("step-down", "step-down", "refused: every node is active", UPDATE, &[]).sudo(),
+    route(
+        "decode-token",
+        "decode-token",
+        "takes the pad off a root token that was generated",
+        UPDATE,
+        &[
+            field("encoded_token", FieldKind::Secret, "the token under the pad"),
+            field("otp", FieldKind::Secret, "the pad"),
+        ],
+    )
+    .public()
+    .writes(Answer::Data(&[field("token", FieldKind::Secret, "the token")])),
     route("seal", "seal", "forgets the keys; nothing is served until unsealed", UPDATE, &[]).sudo(),
     route("key-status", "key-status", "the keys in use, and how far re-wrapping is", READ, &[])
         .reads(Answer::Top(KEY_STATUS)),
@@ -129,6 +144,11 @@ impl SystemRoutes for SealRoutes {
         let looks = request.operation == Operation::Read;
         match (request.route.name, request.operation) {
             ("seal", _) => seal(ctx).await,
+            ("step-down", _) => Err(CoreError::invalid(
+                "there is no leader that could step down: every node is active; to take this one \
+                 out of service, seal it or stop its process",
+            )),
+            ("decode-token", _) => decode_token(fields),
             ("key-status", _) => key_status(ctx).await,
             ("rotate" | "rotate-keyring", _) => {
                 core.rotate_keys(ctx.unsealed, suite(fields)?).await?;
@@ -162,6 +182,15 @@ impl SystemRoutes for SealRoutes {
 
 fn reply(answer: endpoints::Done) -> Reply {
     Reply::data(answer.body)
+}
+
+fn decode_token(fields: &Fields) -> Result<Reply, CoreError> {
+    let required = |name: &'static str| {
+        let given = fields.secret(name)?.filter(|text| !text.expose().is_empty());
+        given.ok_or_else(|| CoreError::field(name, "is required"))
+    };
+    let token = without_pad(&required("encoded_token")?, &required("otp")?)?;
+    Ok(Reply::data(json!({ "token": token.expose() })))
 }
 
 async fn seal(ctx: &SystemContext<'_>) -> Result<Reply, CoreError> {

@@ -177,6 +177,11 @@ pub trait SealSlot: Send + Sync + 'static {
     /// Whether it opens without people.
     fn is_automatic(&self) -> bool;
 
+    /// Whether what it opens with is at hand, as far as that can be told without opening anything.
+    async fn is_usable(&self) -> bool {
+        true
+    }
+
     /// Wraps `root` under a fresh key, or under the one that it has.
     ///
     /// # Errors
@@ -257,6 +262,11 @@ impl SealSlot for StaticFileSlot {
 
     fn is_automatic(&self) -> bool {
         true
+    }
+
+    async fn is_usable(&self) -> bool {
+        let file = self.file.clone();
+        on_key_thread(move || file.read().is_ok()).await.unwrap_or(false)
     }
 
     async fn create(&self, root: Arc<RootKey>, plan: SlotPlan) -> Result<NewSlot, SlotError> {

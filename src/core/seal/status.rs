@@ -81,6 +81,40 @@ impl Core {
     }
 }
 
+/// One way to the root key, as told to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealBackend {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Whether this process is configured to use it.
+    pub configured: bool,
+    /// Whether it could be used now.
+    pub healthy: bool,
+}
+
+impl Core {
+    /// The ways to the root key that the store knows; none while it is not initialised.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn seal_backends(&self) -> Result<Vec<SealBackend>, CoreError> {
+        if !self.is_initialized().await? {
+            return Ok(Vec::new());
+        }
+        let mut backends = Vec::new();
+        for stored in &self.stored_seal().await?.value.slots {
+            let slot = self.seal.slot(stored.kind);
+            let healthy = match slot {
+                Some(slot) => slot.is_usable().await,
+                None => false,
+            };
+            let kind = stored.kind.as_str();
+            backends.push(SealBackend { kind, configured: slot.is_some(), healthy });
+        }
+        Ok(backends)
+    }
+}
+
 /// Whether the store was initialised: for the server's start.
 ///
 /// # Errors

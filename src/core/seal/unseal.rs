@@ -11,7 +11,7 @@ use crate::types::time::Ttl;
 use super::super::context::{Core, Phase, Unsealed};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
-use super::super::time_seen;
+use super::super::{time_seen, versions};
 use super::gather::{Gathered, Given, Purpose};
 use super::keys::{KeyHolder, StoredKeys};
 use super::slot::{SlotError, StoredSlot};
@@ -107,6 +107,12 @@ impl Core {
         tracing::info!(slot = slot.kind.as_str(), "unsealed");
         if let Err(error) = self.prove(slot).await {
             tracing::warn!(%error, "the older shares could not be withdrawn yet");
+        }
+        if let Ok(unsealed) = self.unsealed()
+            && let Err(error) =
+                versions::note(&unsealed, env!("CARGO_PKG_VERSION"), self.clock.now()).await
+        {
+            tracing::warn!(%error, "the store could not note the version of this server");
         }
         self.seal.key_work.notify_one();
         Ok(())

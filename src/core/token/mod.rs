@@ -208,6 +208,15 @@ impl TokenStore {
         self.accessor_view().list("").await
     }
 
+    /// How many tokens are stored and have not ended.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<u64, CoreError> {
+        let count = self.records.storage().count(kinds::TOKEN, self.clock.now()).await?;
+        Ok(count.total.saturating_sub(count.due))
+    }
+
     /// The row of a stored token: it must still be there when something is made for the token.
     pub fn row_key(&self, name: &str) -> RowKey {
         self.records.key(&self.view().full_name(name))

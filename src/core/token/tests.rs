@@ -127,8 +127,10 @@ async fn a_token_is_found_by_itself_and_by_its_accessor_until_it_expires() {
     // Neither the accessor nor the hash is a token.
     assert!(node.tokens.lookup(accessor.as_str()).await.unwrap().is_none());
     assert!(node.tokens.lookup(hash(&token)).await.unwrap().is_none());
+    assert_eq!(node.tokens.count().await.unwrap(), 1);
     clock.advance(Duration::from_secs(3600));
     assert!(!node.lives(&token).await);
+    assert_eq!(node.tokens.count().await.unwrap(), 0, "ended, though still stored");
     assert!(node.tokens.lookup_accessor(accessor.as_str()).await.unwrap().is_none());
     let swept = node.sweep().await;
     assert_eq!((swept.ended, swept.failed), (1, 0));

@@ -15,7 +15,9 @@ fn texts(list: &Value) -> Vec<String> {
 async fn the_seal_answers_as_recorded() {
     let mut stage = Stage::fresh("seal", 3, 2);
     // Until there is a token, this is somebody with a certificate that no role knows.
-    for path in ["sys/init", "sys/seal-status", "sys/health", "sys/leader"] {
+    for path in
+        ["sys/init", "sys/seal-status", "sys/seal-backend-status", "sys/health", "sys/leader"]
+    {
         stage.get(path).await;
     }
     stage.post("sys/unseal", json!({ "key": "00" })).await;
@@ -32,6 +34,7 @@ async fn the_seal_answers_as_recorded() {
     stage.post("sys/unseal", json!({ "key": "not a share" })).await;
     stage.post("sys/unseal", json!({ "key": keys[0] })).await;
     stage.get("sys/seal-status").await;
+    stage.get("sys/seal-backend-status").await;
     stage.post("sys/unseal", json!({ "reset": true })).await;
     for key in &keys[..2] {
         stage.post("sys/unseal", json!({ "key": key })).await;
@@ -80,9 +83,11 @@ async fn generate_root(stage: &mut Stage, under: &str, keys: &[String]) {
     stage.get(&attempt).await;
     let nonce = &started["nonce"];
     stage.post(&update, json!({ "key": keys[0], "nonce": "another" })).await;
-    for key in &keys[..2] {
-        stage.post(&update, json!({ "key": key, "nonce": nonce })).await;
-    }
+    stage.post(&update, json!({ "key": keys[0], "nonce": nonce })).await;
+    let done = stage.post(&update, json!({ "key": keys[1], "nonce": nonce })).await;
+    let (encoded, otp) = (&done["encoded_token"], &started["otp"]);
+    stage.post("sys/decode-token", json!({ "encoded_token": encoded, "otp": otp })).await;
+    stage.post("sys/decode-token", json!({ "encoded_token": encoded, "otp": "another" })).await;
 }
 
 /// Replaces the shares, with all that can be asked on the way; answers the new ones.

@@ -33,6 +33,10 @@ async fn mounts_answer_as_recorded() {
     });
     stage.post("sys/mounts/team/a/tune", tuned).await;
     stage.get("sys/mounts/team/a/tune").await;
+    let headers = json!({ "passthrough_request_headers": ["X-One"] });
+    stage.post("sys/mounts/team/a/tune", headers).await;
+    let headers = json!({ "allowed_response_headers": "Set-Cookie" });
+    stage.post("sys/mounts/team/a/tune", headers).await;
     stage.get("sys/mounts/nowhere/tune").await;
     stage.post("sys/remount", json!({ "from": "nowhere", "to": "elsewhere" })).await;
     let moved = stage.post("sys/remount", json!({ "from": "team/a", "to": "team/b" })).await;
@@ -107,6 +111,7 @@ async fn policies_answer_as_recorded() {
     stage.post("sys/capabilities-accessor", json!({ "accessor": "none", "paths": ["a"] })).await;
     stage.get("sys/internal/ui/resultant-acl").await;
     stage.ask_as("reader", &reader, "GET", "sys/internal/ui/resultant-acl", Value::Null).await;
+    stage.list("sys/policies/detailed/acl").await;
     let asked = json!({ "path": "kv1/x", "operation": "read", "policies": ["reader"] });
     stage.post("sys/explain", asked).await;
     let asked = json!({ "path": "kv1/x", "operation": "delete", "accessor": accessor });
@@ -171,6 +176,21 @@ async fn process(stage: &mut Stage) {
     stage.get("sys/config/cors").await;
     stage.delete("sys/config/cors").await;
     stage.get("sys/config/cors").await;
+    for path in ["sys/internal/ui/namespaces", "sys/internal/ui/version"] {
+        stage.get(path).await;
+    }
+    let header = "sys/config/ui/headers/x-frame-options";
+    stage.list("sys/config/ui/headers").await;
+    stage.get(header).await;
+    stage.post(header, json!({})).await;
+    stage.post("sys/config/ui/headers/set-cookie", json!({ "values": ["a"] })).await;
+    stage.post(header, json!({ "values": ["DENY", "SAMEORIGIN"] })).await;
+    stage.get(header).await;
+    stage.get(&format!("{header}?multivalue=true")).await;
+    stage.list("sys/config/ui/headers").await;
+    stage.delete(header).await;
+    stage.delete(header).await;
+    counters(stage).await;
     stage.get("sys/loggers").await;
     stage.post("sys/loggers/core", json!({ "level": "debug" })).await;
     stage.get("sys/loggers/core").await;
@@ -190,6 +210,17 @@ async fn process(stage: &mut Stage) {
     stage.list("sys/plugins/catalog/other").await;
     stage.get("sys/plugins/catalog/secret/kv").await;
     stage.get("sys/plugins/catalog/secret/none").await;
+}
+
+async fn counters(stage: &mut Stage) {
+    stage.get_shape("sys/internal/counters/requests").await;
+    stage.get_shape("sys/internal/counters/tokens").await;
+    stage.get("sys/internal/counters/entities").await;
+    stage.get("sys/internal/counters/activity?start_time=0").await;
+    stage.get("sys/internal/counters/activity/monthly").await;
+    stage.get("sys/internal/counters/config").await;
+    stage.ask_shape("LIST", "sys/version-history").await;
+    stage.post("sys/step-down", json!({})).await;
 }
 
 #[tokio::test]

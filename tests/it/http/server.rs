@@ -124,3 +124,175 @@ async fn nobody_makes_the_server_write_files_or_stop_recording() {
     assert_eq!(root.read("sys/audit").await.data().as_object().unwrap().len(), 1);
     root.write(&format!("sys/audit/{name}"), json!({ "type": "file" })).await.ok();
 }
+
+#[tokio::test]
+async fn browsers_are_answered_with_the_headers_that_were_set_and_programs_are_not() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let at = |name: &str| format!("sys/config/ui/headers/{name}");
+    let policy = "default-src 'none'";
+    root.write(&at("content-security-policy"), json!({ "values": [policy] })).await.ok();
+    root.write(&at("X-One"), json!({ "values": ["a", "b"] })).await.ok();
+    for refused in ["X-Content-Type-Options", "Cache-Control", "Set-Cookie", "X-Vault-Token"] {
+        root.write(&at(refused), json!({ "values": ["a"] })).await.error(400);
+    }
+    for value in ["a\r\nset-cookie: b", "", "a\u{e9}"] {
+        root.write(&at("X-Two"), json!({ "values": [value] })).await.error(400);
+    }
+    let page = [("sec-fetch-site", "same-origin")];
+    let seen = root.request("GET", "sys/internal/ui/mounts", &page, b"").await;
+    seen.ok();
+    assert_eq!(seen.header("content-security-policy"), Some(policy));
+    assert_eq!(seen.header("x-one"), Some("a"));
+    assert_eq!(seen.header("cache-control"), Some("no-store"));
+    assert_eq!(seen.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(seen.header("x-two"), None);
+    // Also where nothing was served.
+    let elsewhere = root.request("GET", "kv/x", &[("sec-fetch-site", "cross-site")], b"").await;
+    assert_eq!((elsewhere.status, elsewhere.header("x-one")), (403, Some("a")));
+    let program = root.read("sys/internal/ui/mounts").await;
+    assert_eq!((program.header("x-one"), program.header("content-security-policy")), (None, None));
+    root.delete(&at("x-one")).await.ok();
+    root.delete(&at("Content-Security-Policy")).await.ok();
+    let seen = root.request("GET", "sys/internal/ui/mounts", &page, b"").await;
+    assert_eq!((seen.header("x-one"), seen.header("content-security-policy")), (None, None));
+}
+
+#[tokio::test]
+async fn what_is_counted_is_what_there_is() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let total = async |path: &str| {
+        let answer = root.read(&format!("sys/internal/counters/{path}")).await.data();
+        let counters = &answer["counters"];
+        let one = match counters {
+            serde_json::Value::Array(months) => &months[0],
+            groups => groups.as_object().unwrap().values().next().unwrap(),
+        };
+        one["total"].as_u64().unwrap()
+    };
+    // Others use the same broker meanwhile, and take away what they made.
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        made.push(world.token("path \"a\" { capabilities = [\"read\"] }").await);
+    }
+    assert!(total("tokens").await > 20);
+    let before = total("requests").await;
+    assert!(total("requests").await > before, "the request itself counts");
+    let name = unique("counted");
+    root.write("identity/entity", json!({ "name": name })).await.ok();
+    assert!(total("entities").await > 0);
+    assert_eq!(root.read("sys/internal/counters/activity").await.status, 204);
+    let config = root.read("sys/internal/counters/config").await.data();
+    assert_eq!(
+        (&config["enabled"], &config["queries_available"]),
+        (&json!("disable"), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_told_that_a_node_stepped_down_that_did_not() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let said = root.write("sys/step-down", json!({})).await.error(400);
+    assert!(said.contains("every node is active"), "{said}");
+    root.read("sys/mounts").await.ok();
+}
+
+#[tokio::test]
+async fn the_version_is_noted_once_however_often_the_store_is_unsealed() {
+    use crate::support::broker::{Broker, Setup};
+    let broker = Broker::ready(Setup::default()).await;
+    let first = broker.root().list("sys/version-history").await.data();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(first["keys"], json!([version]));
+    assert_eq!(first["key_info"][version]["previous_version"], json!(null));
+    let since = first["key_info"][version]["timestamp_installed"].as_str().unwrap();
+    assert!(since.starts_with("20") && since.ends_with('Z'), "{since}");
+    broker.stop();
+    broker.start_again();
+    let seals = broker.nobody().read("sys/seal-backend-status").await.ok();
+    broker.unseal().await;
+    assert_eq!(broker.root().list("sys/version-history").await.data(), first);
+    // Also while it was sealed: how it could be unsealed, and no more.
+    let shamir = json!({ "name": "shamir", "configured": true, "healthy": true });
+    assert_eq!(seals["backends"], json!([shamir]));
+    assert_eq!(seals["healthy"], json!(true));
+}
+
+#[tokio::test]
+async fn header_settings_of_a_mount_are_read_back_and_never_name_a_secret() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let name = unique("headers");
+    let (at, tune) = (format!("sys/mounts/{name}"), format!("sys/mounts/{name}/tune"));
+    let config = json!({ "passthrough_request_headers": ["X-One"] });
+    let made = root.write(&at, json!({ "type": "kv", "config": config })).await.ok();
+    assert!(made["warnings"][0].as_str().unwrap().contains("no effect"), "{made}");
+    let both = json!({
+        "passthrough_request_headers": ["X-One", "X-Two"], "allowed_response_headers": "X-Three",
+    });
+    let tuned = root.write(&tune, both).await.ok();
+    assert_eq!(tuned["warnings"].as_array().unwrap().len(), 2, "{tuned}");
+    for bad in ["Authorization", "x-vault-token", "Cookie", "a b"] {
+        root.write(&tune, json!({ "passthrough_request_headers": [bad] })).await.error(400);
+        root.write(&tune, json!({ "allowed_response_headers": [bad] })).await.error(400);
+        let config = json!({ "allowed_response_headers": [bad] });
+        let other = format!("sys/mounts/{}", unique("refused"));
+        root.write(&other, json!({ "type": "kv", "config": config })).await.error(400);
+    }
+    let shown = root.read(&tune).await.data();
+    assert_eq!(shown["passthrough_request_headers"], json!(["X-One", "X-Two"]));
+    assert_eq!(shown["allowed_response_headers"], json!(["X-Three"]));
+    let none = json!({ "passthrough_request_headers": [], "allowed_response_headers": [] });
+    assert_eq!(root.write(&tune, none).await.status, 204, "nothing to warn of");
+    root.delete(&at).await.ok();
+}
+
+#[tokio::test]
+async fn a_mount_that_is_listed_to_all_is_seen_by_nobody_in_particular_and_no_other_is() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let (open, closed) = (unique("open"), unique("closed"));
+    for name in [&open, &closed] {
+        root.write(&format!("sys/auth/{name}"), json!({ "type": "userpass" })).await.ok();
+        root.write(&format!("sys/mounts/{name}"), json!({ "type": "kv" })).await.ok();
+    }
+    let tune = async |path: String, visibility: &str| {
+        root.write(&path, json!({ "listing_visibility": visibility })).await
+    };
+    tune(format!("sys/mounts/{open}/tune"), "everybody").await.error(400);
+    let stranger = world.broker.caller(&world.broker.svid("stranger"));
+    let (nobody, revoked) = (world.broker.nobody(), stranger.with_token("hvs.garbage"));
+    let stranger = world.broker.caller(&world.broker.svid("stranger"));
+    let listed = "sys/internal/ui/mounts";
+    for somebody in [&nobody, &stranger] {
+        let seen = somebody.read(listed).await.data().to_string();
+        assert!(!seen.contains(&open) && !seen.contains("secret/"), "{seen}");
+        assert_eq!(somebody.read(&format!("{listed}/{open}/x")).await.status, 403);
+    }
+    tune(format!("sys/auth/{open}/tune"), "unauth").await.ok();
+    tune(format!("sys/mounts/{open}/tune"), "unauth").await.ok();
+    for somebody in [&nobody, &stranger] {
+        let seen = somebody.read(listed).await.data();
+        for group in ["auth", "secret"] {
+            assert!(seen[group].get(format!("{open}/")).is_some(), "{seen}");
+            assert!(seen[group].get(format!("{closed}/")).is_none(), "{seen}");
+        }
+        // What it is, and no handle of it.
+        let told = json!({ "description": "", "options": null, "type": "userpass" });
+        assert_eq!(seen["auth"][format!("{open}/")], told);
+        assert_eq!(somebody.read(&format!("{listed}/{open}/x")).await.data()["type"], "kv");
+        assert_eq!(somebody.read(&format!("{listed}/{closed}/x")).await.status, 403);
+        assert_eq!(somebody.read("sys/mounts").await.status, 403, "and nothing else");
+    }
+    // Who claims to be somebody has to be.
+    assert_eq!(revoked.read(listed).await.status, 403);
+    tune(format!("sys/mounts/{open}/tune"), "hidden").await.ok();
+    let seen = nobody.read(listed).await.data();
+    assert!(seen["secret"].get(format!("{open}/")).is_none(), "{seen}");
+    for name in [&open, &closed] {
+        root.delete(&format!("sys/auth/{name}")).await.ok();
+        root.delete(&format!("sys/mounts/{name}")).await.ok();
+    }
+}

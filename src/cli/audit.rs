@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use super::session::{Process, Session};
 use super::table;
+use super::values;
 use crate::server::audit_verify;
 
 /// Subcommands of `leasehold audit`.
@@ -14,6 +15,13 @@ use crate::server::audit_verify;
 pub enum Audit {
     /// List audit sinks
     List,
+    /// Check that the configuration has a sink; it is added there, and nowhere else
+    Enable(Enable),
+    /// Take a sink away, which the server refuses: the configuration says where it records
+    Disable {
+        /// Path of the sink, as list shows it
+        path: String,
+    },
     /// Show what a text looks like in the audit
     Hash {
         /// Path of the sink, as list shows it
@@ -24,6 +32,22 @@ pub enum Audit {
     /// Check logs against their hash chain, without a server; exits with 1 when a line is not as it
     /// was written
     Verify(Verify),
+}
+
+/// `leasehold audit enable`
+#[derive(Debug, clap::Args)]
+pub struct Enable {
+    /// Type: file
+    r#type: String,
+    /// Options of the sink, such as file_path=/var/log/audit.log
+    #[arg(value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// Name of the sink [default: the type]
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Text for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
 }
 
 /// `leasehold audit verify`
@@ -95,6 +119,12 @@ impl Audit {
     pub async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
         match self {
             Self::Verify(command) => command.run(session.process),
+            Self::Enable(command) => command.run(session).await,
+            Self::Disable { path } => {
+                let path = path.trim_matches('/');
+                let reply = session.delete(&format!("sys/audit/{path}")).await?;
+                session.output().reply(&reply, &format!("There is no audit sink at {path}/."))
+            }
             Self::Hash { path, input } => {
                 let input = session.secret(input.as_deref(), "Text (will not be shown): ")?;
                 let path = format!("sys/audit-hash/{}", path.trim_matches('/'));
@@ -122,5 +152,22 @@ impl Audit {
                 session.output().rows(&headers, &rows, data)
             }
         }
+    }
+}
+
+impl Enable {
+    async fn run(self, session: &mut Session<'_>) -> Result<(), CliError> {
+        let options: serde_json::Map<String, Value> = values::plain(&self.options)?
+            .into_iter()
+            .map(|(name, value)| (name, Value::String(value)))
+            .collect();
+        let path = self.path.as_deref().unwrap_or(&self.r#type).trim_matches('/').to_owned();
+        let body = json!({
+            "type": self.r#type,
+            "description": self.description.unwrap_or_default(),
+            "options": options,
+        });
+        let reply = session.write(&format!("sys/audit/{path}"), body).await?;
+        session.output().reply(&reply, &format!("The audit records at {path}/."))
     }
 }

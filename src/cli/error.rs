@@ -53,6 +53,9 @@ pub enum CliError {
         #[source]
         source: Box<CliError>,
     },
+    /// What was asked for instead of a request: how it would look. No failure.
+    #[error("nothing was sent")]
+    Shown(String),
     /// A comparison that came to no end, which must not look like one that found a difference.
     #[error("cannot tell whether anything differs")]
     Unchecked(#[source] Box<CliError>),
@@ -101,6 +104,21 @@ impl CliError {
             | Self::Unfinished { .. }
             | Self::System { .. }
             | Self::Answer(_)
+            | Self::Shown(_)
+            | Self::Output(_) => None,
+        }
+    }
+
+    /// What is to be printed instead of having sent a request, if that was asked for.
+    pub fn shown(&self) -> Option<&str> {
+        match self {
+            Self::Shown(text) => Some(text),
+            Self::At { source, .. } | Self::Unchecked(source) => source.shown(),
+            Self::Client(_)
+            | Self::Local { .. }
+            | Self::Unfinished { .. }
+            | Self::System { .. }
+            | Self::Answer(_)
             | Self::Output(_) => None,
         }
     }
@@ -129,6 +147,7 @@ impl CliError {
                 "check that the address is a Leasehold server of this version".to_owned()
             }
             Self::Output(_) => "check where the output goes".to_owned(),
+            Self::Shown(_) => "leave out -output-curl-string and -output-policy".to_owned(),
             Self::At { source, .. } | Self::Unchecked(source) => source.hint(),
         }
     }

@@ -19,6 +19,7 @@ mod operator;
 mod output;
 mod policy;
 mod print;
+mod quota;
 mod server;
 mod session;
 mod table;
@@ -26,6 +27,7 @@ pub mod throwaway_postgres;
 mod token;
 mod token_file;
 mod values;
+mod versions;
 mod yaml;
 
 use std::ffi::OsString;
@@ -93,6 +95,11 @@ enum Connected {
     /// Look after the audit
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Look after quotas on requests and leases
+    #[command(subcommand)]
+    Quota(quota::Quota),
+    /// List the versions that have unsealed the server's store, and since when
+    VersionHistory,
     /// Print the OpenAPI document: of the server with -address, else of this version
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -178,10 +185,13 @@ fn execute(args: impl IntoIterator<Item = OsString>, process: &mut Process) -> u
     match run(line, process) {
         Ok(Finish::Done) => 0,
         Ok(Finish::Sealed | Finish::Drift) => EXIT_REFUSED,
-        Err(error) => {
-            process.output.failure(&error);
-            error.exit_code()
-        }
+        Err(error) => match error.shown() {
+            Some(text) if process.output.line(text).is_ok() => 0,
+            Some(_) | None => {
+                process.output.failure(&error);
+                error.exit_code()
+            }
+        },
     }
 }
 
@@ -256,8 +266,14 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
     match command {
         Connected::Status => return operator::status(session).await,
         Connected::Operator(command) => return command.run(session).await,
-        Connected::Apply(command) => return command.run(session).await,
-        Connected::Import(command) => return command.run(session).await,
+        Connected::Apply(command) => {
+            session.refuse_showing()?;
+            return command.run(session).await;
+        }
+        Connected::Import(command) => {
+            session.refuse_showing()?;
+            return command.run(session).await;
+        }
         Connected::Login(command) => command.run(session).await?,
         Connected::Read(command) => command.run(session).await?,
         Connected::Write(command) => command.run(session).await?,
@@ -270,6 +286,8 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
         Connected::Token(command) => command.run(session).await?,
         Connected::Policy(command) => command.run(session).await?,
         Connected::Audit(command) => command.run(session).await?,
+        Connected::Quota(command) => command.run(session).await?,
+        Connected::VersionHistory => versions::history(session).await?,
         Connected::OpenApi(command) => command.run(session).await?,
         Connected::PathHelp(command) => command.run(session).await?,
         Connected::Print(command) => command.run(session)?,

@@ -11,6 +11,7 @@ use super::output::{Format, Output};
 use super::token_file::TokenFile;
 use super::values;
 use crate::client::{Client, Reply, Request, Settings, Verb, variable};
+use crate::server::openapi;
 use crate::types::secret::SecretString;
 
 /// Flags that every command takes.
@@ -47,6 +48,12 @@ pub struct GlobalFlags {
     /// Print this field alone, exactly as it is
     #[arg(long, global = true, value_name = "NAME")]
     pub field: Option<String>,
+    /// Print the request as a command line of curl, with no token in it, instead of sending it
+    #[arg(long, global = true, conflicts_with = "output_policy")]
+    pub output_curl_string: bool,
+    /// Print the policy that the request needs instead of sending it
+    #[arg(long, global = true)]
+    pub output_policy: bool,
 }
 
 impl GlobalFlags {
@@ -116,6 +123,16 @@ pub struct Session<'a> {
     /// The file that `login` keeps its token in; `None` without a home directory.
     pub token_file: Option<TokenFile>,
     wrap_ttl: Option<String>,
+    showing: Option<Showing>,
+}
+
+/// What is printed of a request that is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Showing {
+    /// A command line of curl.
+    Curl,
+    /// The policy that it needs.
+    Policy,
 }
 
 impl<'a> Session<'a> {
@@ -147,7 +164,12 @@ impl<'a> Session<'a> {
         let wrap_ttl =
             flags.wrap_ttl.or_else(|| variable(&process.env, "WRAP_TTL").map(|(_, value)| value));
         let client = Client::new(settings)?;
-        Ok(Self { client, process, token_file, wrap_ttl })
+        let showing = match (flags.output_curl_string, flags.output_policy) {
+            (true, _) => Some(Showing::Curl),
+            (false, true) => Some(Showing::Policy),
+            (false, false) => None,
+        };
+        Ok(Self { client, process, token_file, wrap_ttl, showing })
     }
 
     /// Where output goes.
@@ -155,16 +177,34 @@ impl<'a> Session<'a> {
         &mut self.process.output
     }
 
+    /// Refuses to go on when a request was to be shown, for commands that make many.
+    ///
+    /// # Errors
+    /// A local mistake.
+    pub fn refuse_showing(&self) -> Result<(), CliError> {
+        match self.showing {
+            None => Ok(()),
+            Some(_) => Err(CliError::local(
+                "this command makes more than one request, which depend on each other",
+                "leave out -output-curl-string and -output-policy",
+            )),
+        }
+    }
+
     /// Sends a request, wrapped if `-wrap-ttl` says so.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// As [`Client::send`]; `Shown` when it was only to be shown.
     pub async fn send(&self, request: Request) -> Result<Reply, CliError> {
         let request = match &self.wrap_ttl {
             Some(ttl) => request.header("x-vault-wrap-ttl", ttl),
             None => request,
         };
-        Ok(self.client.send(request).await?)
+        match self.showing {
+            None => Ok(self.client.send(request).await?),
+            Some(Showing::Curl) => Err(CliError::Shown(self.client.curl(&request))),
+            Some(Showing::Policy) => Err(CliError::Shown(needed(&request))),
+        }
     }
 
     /// GET.
@@ -205,5 +245,45 @@ impl<'a> Session<'a> {
     /// As [`Process::secret`].
     pub fn secret(&mut self, given: Option<&str>, prompt: &str) -> Result<SecretString, CliError> {
         self.process.secret(given, prompt)
+    }
+}
+
+/// The policy that a request needs, in HCL.
+fn needed(request: &Request) -> String {
+    let (operation, mut capabilities) = match request.verb() {
+        Verb::Read => ("read", vec!["read"]),
+        Verb::List => ("list", vec!["list"]),
+        Verb::Write => ("update", vec!["create", "update"]),
+        Verb::Patch => ("patch", vec!["patch"]),
+        Verb::Delete => ("delete", vec!["delete"]),
+    };
+    if openapi::needs_sudo(request.path(), operation) {
+        capabilities.push("sudo");
+    }
+    // The strings of HCL are those of JSON.
+    let path = Value::from(request.path());
+    let names: Vec<String> = capabilities.iter().map(|name| format!("{name:?}")).collect();
+    format!("path {path} {{\n  capabilities = [{}]\n}}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_of_a_request_names_sudo_where_the_server_asks_for_it() {
+        for (verb, path, expected) in [
+            (Verb::Read, "secret/data/a", r#"["read"]"#),
+            (Verb::Write, "secret/data/a", r#"["create", "update"]"#),
+            (Verb::Write, "sys/seal", r#"["create", "update", "sudo"]"#),
+            (Verb::List, "sys/leases/lookup/a", r#"["list", "sudo"]"#),
+            (Verb::Write, "sys/leases/lookup", r#"["create", "update"]"#),
+            (Verb::List, "auth/token/accessors", r#"["list", "sudo"]"#),
+            (Verb::Delete, "sys/mounts/a\"b", r#"["delete"]"#),
+        ] {
+            let text = needed(&Request::new(verb, path));
+            let quoted = Value::from(path);
+            assert_eq!(text, format!("path {quoted} {{\n  capabilities = {expected}\n}}"));
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! kept and reused. A request is sent once, unless the caller asks for retries of a read.
 
 mod connection;
+mod curl;
 mod error;
 mod request;
 mod settings;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use crate::types::secret::{SecretString, fill_random};
 use connection::{Address, Connections};
+use curl::Files;
 
 pub use error::{ClientError, Refusal};
 pub use request::{Reply, Request, Verb};
@@ -31,6 +33,7 @@ pub struct Client {
     token: Option<SecretString>,
     namespace: Option<String>,
     timeout: Duration,
+    files: Files,
 }
 
 impl Client {
@@ -41,7 +44,13 @@ impl Client {
     pub fn new(settings: Settings) -> Result<Self, ClientError> {
         let address = Address::parse(&settings.address, settings.server_name.as_deref())?;
         let tls = tls::connector(&settings)?;
+        let files = Files {
+            ca_cert: settings.ca_cert,
+            client_cert: settings.client_cert,
+            client_key: settings.client_key,
+        };
         Ok(Self {
+            files,
             connections: Connections::new(address, tls),
             token: settings.token,
             namespace: settings.namespace,
@@ -67,6 +76,12 @@ impl Client {
     /// Whether requests carry a token.
     pub fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// `request` as a command line of curl: as it would be sent, but for tokens, which are not shown.
+    pub fn curl(&self, request: &Request) -> String {
+        let (token, namespace) = (self.token.as_ref(), self.namespace.as_deref());
+        curl::command(request, self.address(), &self.files, token, namespace)
     }
 
     /// Sends `request` and waits for the whole answer.

@@ -63,8 +63,8 @@ pub struct Request {
     pub(super) verb: Verb,
     path: String,
     query: Vec<(String, String)>,
-    headers: Vec<(&'static str, String)>,
-    body: Option<Value>,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Option<Value>,
     pub(super) retry: bool,
 }
 
@@ -110,7 +110,29 @@ impl Request {
         self
     }
 
-    fn target(&self) -> String {
+    /// What it does.
+    pub fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    /// Where, below `/v1/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn method(&self) -> hyper::Method {
+        self.verb.method()
+    }
+
+    /// The media type of a body.
+    pub(super) fn content_type(&self) -> &'static str {
+        match self.verb {
+            Verb::Patch => "application/merge-patch+json",
+            Verb::Read | Verb::List | Verb::Write | Verb::Delete => "application/json",
+        }
+    }
+
+    pub(super) fn target(&self) -> String {
         let mut out = String::from("/v1");
         for segment in self.path.split('/') {
             out.push('/');
@@ -148,11 +170,7 @@ impl Request {
         // Proves to the server that no browser or forged link made this request.
         headers.insert("x-vault-request", HeaderValue::from_static("true"));
         if self.body.is_some() {
-            let kind = match self.verb {
-                Verb::Patch => "application/merge-patch+json",
-                Verb::Read | Verb::List | Verb::Write | Verb::Delete => "application/json",
-            };
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
         }
         if let Some(token) = token {
             let mut value = value_of("token", token.expose())?;

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::api::openapi::{self, Place};
 use crate::core::engine::MountFacts;
 use crate::core::error::CoreError;
-use crate::core::route::Access;
+use crate::core::operation::Operation;
+use crate::core::route::{self, Access};
 use crate::core::trust::TrustStore;
 use crate::types::id::MountAccessor;
 use crate::types::time::Ttl;
@@ -41,6 +42,32 @@ pub fn generic() -> Result<Value, CoreError> {
     let places: Vec<Place> = places.into_iter().map(Place::anywhere).collect();
     Ok(openapi::document(&places))
 }
+
+/// Whether a path of the server itself takes `sudo` for an operation, named as policies name it. Of
+/// mounts nothing is known here.
+pub fn needs_sudo(path: &str, operation: &str) -> bool {
+    let Some(operation) = OPERATIONS.into_iter().find(|one| one.as_str() == operation) else {
+        return false;
+    };
+    let tables = run::tables(Box::new(String::new), Access::Caller);
+    let mut found = tables.iter().filter_map(|table| {
+        let rest = path.strip_prefix(table.prefix())?;
+        // A list is asked of a directory.
+        let slash = if operation == Operation::List && !rest.ends_with('/') { "/" } else { "" };
+        let rest = format!("{rest}{slash}");
+        Some(route::select(table.routes(), &rest, operation)?.0)
+    });
+    found.next().is_some_and(|route| route.access == Access::Sudo)
+}
+
+const OPERATIONS: [Operation; 6] = [
+    Operation::Create,
+    Operation::Delete,
+    Operation::List,
+    Operation::Patch,
+    Operation::Read,
+    Operation::Update,
+];
 
 /// The options that make different tables of one kind.
 fn variants(kind: &str) -> Vec<BTreeMap<String, String>> {

@@ -4,6 +4,7 @@ mod apply;
 mod demo;
 mod dev;
 mod lease;
+mod shown;
 
 use std::net::TcpListener;
 use std::path::Path;

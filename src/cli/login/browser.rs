@@ -62,6 +62,7 @@ impl Method for Browser {
         attempt.values.insert("redirect_uri".to_owned(), json!(redirect_uri));
         attempt.values.insert("client_nonce".to_owned(), json!(client_nonce));
         // What proves who we are comes by the browser; an old token would only be in the way.
+        session.refuse_showing()?;
         session.client.set_token(None);
         let Attempt { mount, values, .. } = attempt;
         let path = format!("{mount}/oidc/auth_url");

@@ -25,6 +25,8 @@ pub enum Operator {
     Unseal(Unseal),
     /// Forget all keys until the next unsealing
     Seal,
+    /// Ask a node to hand over, which a server without a leader refuses
+    StepDown,
     /// Show whether the server is initialized and sealed
     Status,
     /// Show the current encryption key term and the progress of re-wrapping
@@ -62,6 +64,10 @@ impl Operator {
             Self::Seal => {
                 let reply = session.write("sys/seal", json!({})).await?;
                 session.output().reply(&reply, "The server is sealed.")?;
+            }
+            Self::StepDown => {
+                let reply = session.write("sys/step-down", json!({})).await?;
+                session.output().reply(&reply, "The node has stepped down.")?;
             }
             Self::Status => return status(session).await,
             Self::KeyStatus => {

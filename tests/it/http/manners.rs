@@ -206,3 +206,23 @@ async fn a_mount_that_moves_takes_its_secrets_leases_and_tokens_along() {
     root.delete(&format!("sys/auth/{crowd}")).await.ok();
     assert_eq!(ann.read("auth/token/lookup-self").await.status, 403);
 }
+
+#[tokio::test]
+async fn a_patch_is_a_merge_patch_by_its_media_type_however_that_is_spelled() {
+    let root = shared().await.broker.root();
+    let path = format!("secret/data/{}", unique("patched"));
+    root.write(&path, json!({ "data": { "a": "1", "b": "2" } })).await.ok();
+    let patch = async |media_type: &str, body: Value| {
+        let headers = [("content-type", media_type)];
+        root.request("PATCH", &path, &headers, body.to_string().as_bytes()).await
+    };
+    let change = json!({ "data": { "a": null, "c": "3" } });
+    for other in ["application/json", "application/json-patch+json", "text/plain", "merge-patch"] {
+        assert_eq!(patch(other, change.clone()).await.status, 415, "{other}");
+    }
+    assert_eq!(root.read(&path).await.data()["data"], json!({ "a": "1", "b": "2" }));
+    patch("Application/Merge-Patch+JSON; charset=utf-8", change).await.ok();
+    assert_eq!(root.read(&path).await.data()["data"], json!({ "b": "2", "c": "3" }));
+    patch("application/merge-patch+json", json!({ "data": { "b": "4" } })).await.ok();
+    assert_eq!(root.read(&path).await.data()["data"], json!({ "b": "4", "c": "3" }));
+}

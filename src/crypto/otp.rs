@@ -11,6 +11,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use crate::types::secret::{SecretBytes, SecretString};
 use crate::types::time::{Timestamp, Ttl};
 
+pub mod barcode;
 mod uri;
 
 pub use uri::{OtpAuth, OtpUriError, decode_secret, encode_secret};

@@ -4,7 +4,6 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::barcode;
 use super::code::{Guard, guard_name};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
@@ -13,6 +12,7 @@ use crate::core::records::{Batch, Precondition};
 use crate::core::reply::Reply;
 use crate::core::stored::StoredSecret;
 use crate::core::view::{Entry, PutOptions};
+use crate::crypto::otp::barcode::{self, PIXELS_DEFAULT, PIXELS_MAX};
 use crate::crypto::otp::{
     OTP_KEY_BYTES_DEFAULT, OTP_KEY_BYTES_MAX, OTP_KEY_BYTES_MIN, OtpAlgorithm, OtpAuth, OtpDigits,
     OtpUriError, TotpParameters, decode_secret, encode_secret,
@@ -21,8 +21,6 @@ use crate::types::secret::{SecretBytes, SecretString};
 
 /// Where the records of keys are.
 pub(super) const DIRECTORY: &str = "keys/";
-/// Width of a barcode in pixels when nothing is said.
-const BARCODE_PIXELS_DEFAULT: u64 = 200;
 
 /// A key, as stored below `keys/`.
 #[derive(Serialize, Deserialize)]
@@ -82,10 +80,10 @@ impl Source {
                 let bytes = usize::try_from(size)
                     .ok()
                     .filter(|size| (OTP_KEY_BYTES_MIN..=OTP_KEY_BYTES_MAX).contains(size));
-                let pixels = fields.integer("qr_size")?.unwrap_or(BARCODE_PIXELS_DEFAULT);
+                let pixels = fields.integer("qr_size")?.unwrap_or(PIXELS_DEFAULT.into());
                 let pixels = u32::try_from(pixels)
                     .ok()
-                    .filter(|pixels| *pixels <= barcode::PIXELS_MAX)
+                    .filter(|pixels| *pixels <= PIXELS_MAX)
                     .ok_or_else(|| CoreError::field("qr_size", "must be 0 to 1024"))?;
                 Ok(Self::Generate {
                     bytes: bytes

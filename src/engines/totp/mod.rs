@@ -15,7 +15,6 @@
 //! that neither restarts nor further nodes give more guesses: after five in a row each further one
 //! has to wait, twice as long each time, up to a quarter of an hour.
 
-mod barcode;
 mod code;
 mod key;
 mod routes;

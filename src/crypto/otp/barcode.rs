@@ -8,8 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::types::secret::{SecretBytes, SecretString};
 
-/// Widest image.
-pub(super) const PIXELS_MAX: u32 = 1024;
+/// Width of an image in pixels when nothing is said.
+pub const PIXELS_DEFAULT: u32 = 200;
+/// Widest image, in pixels.
+pub const PIXELS_MAX: u32 = 1024;
 /// Light modules around the code, which readers need (section 9.1).
 const QUIET_MODULES: usize = 4;
 /// Most bytes in one stored block of a deflate stream (RFC 1951 section 3.2.4).
@@ -17,7 +19,7 @@ const BLOCK_BYTES_MAX: usize = 65_535;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BarcodeError {
+pub enum BarcodeError {
     /// The address is longer than a QR code can be.
     #[error("cannot be: the address is too long for a QR code")]
     TooLong,
@@ -30,7 +32,7 @@ pub(super) enum BarcodeError {
 ///
 /// # Errors
 /// When the text does not fit in a code, or the code not in so many pixels.
-pub(super) fn png(text: &SecretString, pixels: u32) -> Result<SecretBytes, BarcodeError> {
+pub fn png(text: &SecretString, pixels: u32) -> Result<SecretBytes, BarcodeError> {
     let code = QrCode::with_error_correction_level(text.expose(), EcLevel::M)
         .map_err(|_| BarcodeError::TooLong)?;
     let modules = code.width();

@@ -66,7 +66,8 @@ fn envelope(reply: Reply, request_id: &RequestId, mount_type: &str) -> Map<Strin
     map.insert("wrap_info".into(), reply.wrap.as_ref().map_or(Value::Null, wrap_info));
     let warnings = if reply.warnings.is_empty() { Value::Null } else { json!(reply.warnings) };
     map.insert("warnings".into(), warnings);
-    map.insert("auth".into(), reply.auth.as_ref().map_or(Value::Null, auth));
+    let demand = reply.mfa.as_ref().map_or(Value::Null, demand);
+    map.insert("auth".into(), reply.auth.as_ref().map_or(demand, auth));
     map.insert("mount_type".into(), json!(mount_type));
     map
 }
@@ -90,6 +91,24 @@ fn auth(auth: &AuthReply) -> Value {
         map.insert("identity_policies".into(), json!(auth.identity_policies));
     }
     Value::Object(map)
+}
+
+/// What a log-in has to show for its token, in the place of the token.
+fn demand(requirement: &Value) -> Value {
+    json!({
+        "client_token": "",
+        "accessor": "",
+        "policies": null,
+        "token_policies": null,
+        "metadata": null,
+        "lease_duration": 0,
+        "renewable": false,
+        "entity_id": "",
+        "token_type": "",
+        "orphan": false,
+        "mfa_requirement": requirement,
+        "num_uses": 0,
+    })
 }
 
 fn into_map(value: Value) -> Map<String, Value> {

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 use serde_json::{Map, Value};
 
 use crate::core::error::CoreError;
+use crate::core::mfa::Shown;
 use crate::core::request::Verb;
 use crate::types::path::ApiPath;
 use crate::types::secret::SecretString;
@@ -20,6 +21,9 @@ const QUERY_BYTES_MAX: usize = 8192;
 /// Longest token accepted before it is looked at.
 const TOKEN_BYTES_MAX: usize = 8192;
 
+/// Most codes of second factors that come with one request.
+const CODES_MAX: usize = 16;
+
 /// What a request says, once every part of it was found well-formed.
 pub(super) struct Parsed {
     pub verb: Verb,
@@ -27,6 +31,7 @@ pub(super) struct Parsed {
     pub fields: Map<String, Value>,
     pub token: Option<SecretString>,
     pub wrap_ttl: Option<Ttl>,
+    pub codes: Vec<Shown>,
     pub idempotency_key: Option<String>,
 }
 
@@ -79,6 +84,7 @@ pub(super) async fn parse(
     }
     let token = token(&head.headers)?;
     let wrap_ttl = wrap_ttl(&head.headers)?;
+    let codes = codes(&head.headers)?;
     let idempotency_key = text_header(&head.headers, "idempotency-key")?.map(str::to_owned);
     let body = read_body(&head.headers, body, body_bytes_max).await?;
     let mut fields = parse_body(verb, &head.headers, &body)?;
@@ -91,7 +97,7 @@ pub(super) async fn parse(
         let problem = "belongs into the body of a write, not into its query";
         return Err(CoreError::field(name.clone(), problem));
     }
-    Ok(Parsed { verb, path, fields, token, wrap_ttl, idempotency_key })
+    Ok(Parsed { verb, path, fields, token, wrap_ttl, codes, idempotency_key })
 }
 
 fn refuse_namespace(headers: &HeaderMap) -> Result<(), CoreError> {
@@ -163,6 +169,23 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Ttl>, CoreError> {
     let ttl = Ttl::parse(text)
         .map_err(|error| CoreError::field("X-Vault-Wrap-TTL", error.to_string()))?;
     Ok((!ttl.is_zero()).then_some(ttl))
+}
+
+/// The codes of a second factor: one header for each method, `method:code`.
+fn codes(headers: &HeaderMap) -> Result<Vec<Shown>, CoreError> {
+    let mut codes: Vec<Shown> = Vec::new();
+    for value in headers.get_all("x-vault-mfa") {
+        let bad = || CoreError::invalid("the header X-Vault-MFA is not of the form method:code");
+        let text = value.to_str().ok().filter(|text| !text.is_empty()).ok_or_else(bad)?;
+        let (method, code) = text.split_once(':').unwrap_or((text, ""));
+        if codes.len() >= CODES_MAX || codes.iter().any(|known| known.method == method) {
+            return Err(CoreError::invalid("the header X-Vault-MFA is there too often"));
+        }
+        let code = code.strip_prefix("passcode=").unwrap_or(code);
+        let code = SecretString::new(code.to_owned());
+        codes.push(Shown { method: method.to_owned(), code });
+    }
+    Ok(codes)
 }
 
 /// Pairs of a query or form; a name that comes twice is refused.

@@ -156,7 +156,7 @@ async fn dispatch(
     head_only: bool,
 ) -> (Response<Body>, String) {
     let core = &edge.core;
-    let Parsed { verb, path, fields, token, wrap_ttl, idempotency_key } = parsed;
+    let Parsed { verb, path, fields, token, wrap_ttl, codes, idempotency_key } = parsed;
     if let Some(endpoint) = endpoints::find(verb, &path) {
         let fields = Fields::new(fields);
         let outcome = endpoints::serve(core, endpoint, fields, &connection, &id, token).await;
@@ -183,6 +183,7 @@ async fn dispatch(
         token,
         connection,
         wrap_ttl,
+        codes,
         idempotency_key,
     };
     match core.handle(request).await {

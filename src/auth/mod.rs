@@ -8,6 +8,7 @@ mod jose;
 pub mod jwt;
 pub mod kubernetes;
 pub mod ldap;
+pub mod mfa;
 mod role;
 #[cfg(test)]
 mod scratch;

@@ -21,6 +21,7 @@ use super::error::CoreError;
 use super::guess::Guesses;
 use super::identity::Entity;
 use super::lease::{Lease, Leases, Owner};
+use super::mfa::Asks;
 use super::mount::{Backend, MountTable, Mounted};
 use super::peer::{ConnectionInfo, VerifiedPeer};
 use super::policy::template::TemplateValues;
@@ -334,6 +335,16 @@ async fn certificate_caller(
     }
     let external = unsealed.identity.groups().named(&accessor, &grant.groups).await?;
     let standing = unsealed.identity.standing(&entity, &external).await?;
+    let asks = Asks {
+        mount: &mounted.entry,
+        entity: &entity,
+        standing: &standing,
+        token_policies: &token_policies,
+    };
+    // Otherwise whom a second factor is demanded of would get around it by not logging in.
+    if !unsealed.mfa.demanded(&asks).await?.is_empty() {
+        return Err(CoreError::denied("a second factor is demanded: log in, and use the token"));
+    }
     let identity_policies = standing.policies;
     let names = [token_policies.as_slice(), &identity_policies].concat();
     let values = TemplateValues { groups: standing.groups, ..entity.template_values() };

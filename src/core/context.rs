@@ -24,6 +24,7 @@ use super::identity::IdentityStore;
 use super::in_flight::InFlight;
 use super::lease::{LeaseSettings, Leases, Surroundings};
 use super::lockout::Lockouts;
+use super::mfa::Mfa;
 use super::mount::{MountTable, Registry};
 use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
@@ -211,6 +212,8 @@ pub struct Unsealed {
     pub quotas: Arc<Quotas>,
     /// Entities.
     pub identity: Arc<IdentityStore>,
+    /// Second factors.
+    pub mfa: Mfa,
     /// Tokens.
     pub tokens: Arc<TokenStore>,
     /// Leases.
@@ -278,6 +281,7 @@ impl Unsealed {
             ui_headers: UiHeaders::load(records.clone()).await?,
             quotas,
             identity: Arc::new(IdentityStore::new(records.clone(), core.clock.clone())),
+            mfa: Mfa::new(records.clone(), core.clock.clone()),
             lockouts: Lockouts::new(core.clock.clone()),
             guesses,
             callers: super::caller::CallerCache::default(),

@@ -112,6 +112,7 @@ mod tests {
             token: None,
             connection,
             wrap_ttl: None,
+            codes: Vec::new(),
             idempotency_key: None,
         }
     }

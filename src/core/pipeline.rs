@@ -23,6 +23,7 @@ use super::error::CoreError;
 use super::failpoint::fail_point;
 use super::fields::Fields;
 use super::lease::{Issuing, Owner};
+use super::login::LogIn;
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
@@ -275,8 +276,13 @@ impl Core {
                         remote: request.connection.remote.ip(),
                         locked: false,
                     };
-                    let path = request.path.as_str();
-                    super::login::serve(unsealed, mounted, &permit, auth, path).await?
+                    let log_in = LogIn {
+                        path: request.path.as_str(),
+                        connection: &request.connection,
+                        codes: &request.codes,
+                        at: self.clock.now(),
+                    };
+                    super::login::serve(unsealed, mounted, &permit, auth, &log_in).await?
                 }
                 Backend::Secret(engine) => {
                     let call = EngineRequest {
@@ -610,7 +616,9 @@ async fn wrapped(
     ttl: Option<Ttl>,
     path: &str,
 ) -> Result<Reply, CoreError> {
-    let wanted = ttl.filter(|_| reply.wrap.is_none() && !reply.is_silent());
+    // What a log-in has to show is no secret, and is asked for before there is anything to wrap.
+    let wrappable = reply.wrap.is_none() && reply.mfa.is_none() && !reply.is_silent();
+    let wanted = ttl.filter(|_| wrappable);
     let Some(ttl) = wanted else { return Ok(reply) };
     let made = reply.made();
     let result = super::wrap::wrap(unsealed, reply, ttl, path).await;

@@ -76,6 +76,8 @@ pub mod kinds {
     pub const GROUP: Kind = Kind(18);
     /// What changes of groups are conditional upon.
     pub const GROUP_TURN: Kind = Kind(19);
+    /// Second factors: methods, of whom they are demanded, shared secrets, log-ins that wait.
+    pub const MFA: Kind = Kind(20);
     /// Settings of the server by name.
     pub const SETTING: Kind = Kind(21);
 }

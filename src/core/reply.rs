@@ -119,6 +119,8 @@ pub struct Reply {
     pub warnings: Vec<String>,
     /// A token issued.
     pub auth: Option<AuthReply>,
+    /// What has to be shown for a token, instead of one.
+    pub mfa: Option<Value>,
     /// A lease issued.
     pub lease: Option<LeaseReply>,
     /// The token or lease was there before: renewed, or answered once more.
@@ -150,6 +152,7 @@ impl Reply {
         self.data.is_none()
             && self.warnings.is_empty()
             && self.auth.is_none()
+            && self.mfa.is_none()
             && self.lease.is_none()
             && self.wrap.is_none()
     }
@@ -175,8 +178,8 @@ impl Reply {
         self.lease.as_ref().map(|lease| &lease.id).or_else(wrapped)
     }
 
-    /// Lends what the audit records of the answer, hidden there by keyed hashes: the data, and the
-    /// token when one was issued.
+    /// Lends what the audit records of the answer, hidden there by keyed hashes: the data, the
+    /// token when one was issued, or what has to be shown for one.
     pub fn with_audit_view(&mut self, look: impl FnOnce(&Value)) {
         if let Some(auth) = &self.auth {
             let token = auth.client_token.expose();
@@ -193,6 +196,10 @@ impl Reply {
             if let Some(Value::String(copy)) = view.pointer_mut("/auth/client_token") {
                 zeroize::Zeroize::zeroize(copy);
             }
+            return;
+        }
+        if let Some(requirement) = &self.mfa {
+            look(&serde_json::json!({ "auth": { "mfa_requirement": requirement } }));
             return;
         }
         if let Some(data) = self.data.take() {
@@ -240,6 +247,11 @@ impl Reply {
     /// A token.
     pub fn auth(auth: AuthReply) -> Self {
         Self { auth: Some(auth), ..Self::default() }
+    }
+
+    /// A log-in that has to show this for its token.
+    pub fn mfa(requirement: Value) -> Self {
+        Self { mfa: Some(requirement), ..Self::default() }
     }
 
     /// The same with another layout.

@@ -9,6 +9,7 @@ use crate::types::time::{Timestamp, Ttl};
 
 use super::audit::ticket::AuditReceipt;
 use super::error::CoreError;
+use super::mfa::Shown;
 use super::operation::Operation;
 use super::peer::ConnectionInfo;
 use super::quota::Allowance;
@@ -60,6 +61,8 @@ pub struct Request {
     pub connection: ConnectionInfo,
     /// Wrap the answer for that long.
     pub wrap_ttl: Option<Ttl>,
+    /// The codes of a second factor that come with a log-in.
+    pub codes: Vec<Shown>,
     /// Makes an issuing request safe to repeat.
     pub idempotency_key: Option<String>,
 }

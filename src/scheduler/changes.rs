@@ -39,12 +39,21 @@ async fn apply(unsealed: &Unsealed, change: &Invalidation) -> Result<(), CoreErr
         Invalidation::Everything => None,
     };
     let touched = |kind: Kind| kinds_changed.as_ref().is_none_or(|set| set.contains(&kind));
+    // Of second factors only what is demanded: log-ins that wait and codes that are taken change no
+    // standing, and there are many of them.
+    let demands_changed = match change {
+        Invalidation::Rows(keys) => keys.contains(&unsealed.mfa.turn_row()),
+        Invalidation::Everything => true,
+    };
     let standings =
         [kinds::POLICY, kinds::ENTITY, kinds::ALIAS, kinds::GROUP, kinds::AUTH_DATA, kinds::MOUNTS];
-    let stands_anew = standings.into_iter().any(touched);
+    let stands_anew = demands_changed || standings.into_iter().any(touched);
     // What cannot fail comes first, and what fails keeps nothing else from being taken over.
     if touched(kinds::GROUP) {
         unsealed.identity.groups().forget();
+    }
+    if demands_changed {
+        unsealed.mfa.forget();
     }
     if stands_anew {
         unsealed.callers.forget();

@@ -121,6 +121,8 @@ fn tidy<'a>(
         let removed = unsealed.leases.tidy_operations(before).await?;
         let kept = Ttl::from_secs(OPERATIONS_KEPT_SECS.unsigned_abs()).as_secs();
         tracing::debug!(removed, kept_secs = kept, "tidied the records of bulk revocations");
+        let removed = unsealed.mfa.tidy().await?;
+        tracing::debug!(removed, "removed log-ins that waited for their second factor");
         Ok(())
     })
 }

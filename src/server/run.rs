@@ -283,6 +283,7 @@ pub fn tables(
     let mut tables = api::sys::tables(render_metrics, metrics_access);
     tables.push(Box::new(auth::token::TokenRoutes));
     tables.push(Box::new(auth::identity::IdentityRoutes));
+    tables.push(Box::new(auth::mfa::MfaRoutes));
     tables
 }
 

@@ -15,6 +15,7 @@ mod passwords;
 mod policies;
 mod quotas;
 mod reload;
+mod second_factor;
 mod secrets;
 mod server;
 mod specs;

@@ -177,18 +177,43 @@ fn errors() -> Value {
 
 const AUTH: &[FieldSpec] = &[
     of("accessor", FieldKind::Text, "Its handle."),
-    of("client_token", FieldKind::Secret, "The token."),
+    of(
+        "client_token",
+        FieldKind::Secret,
+        "The token; empty while something is to be shown for it.",
+    ),
     of("entity_id", FieldKind::Text, "Its entity; empty for none."),
     of("identity_policies", FieldKind::List, "Policies by its entity.").if_any(),
     of("lease_duration", FieldKind::Duration, "Its lifetime from now; 0 for no end."),
     of("metadata", FieldKind::Object(&[of("*", FieldKind::Text, "A note.")]), "Notes.").or_null(),
-    of("mfa_requirement", FieldKind::Map, "What else is to be proven.").or_null(),
+    of("mfa_requirement", FieldKind::Object(DEMAND), "What is to be shown for the token.")
+        .or_null(),
     of("num_uses", FieldKind::Integer, "How often it can be used; 0 for no limit."),
     of("orphan", FieldKind::Boolean, "Whether it has no parent."),
-    of("policies", FieldKind::List, "All its policies."),
+    of("policies", FieldKind::List, "All its policies.").or_null(),
     of("renewable", FieldKind::Boolean, "Whether it can be renewed."),
-    of("token_policies", FieldKind::List, "Its own policies."),
-    of("token_type", FieldKind::Text, "service or batch."),
+    of("token_policies", FieldKind::List, "Its own policies.").or_null(),
+    of("token_type", FieldKind::Text, "service or batch; empty for none."),
+];
+
+const DEMAND: &[FieldSpec] = &[
+    of(
+        "mfa_constraints",
+        FieldKind::Object(&[of(
+            "*",
+            FieldKind::Object(&[of("any", FieldKind::Objects(CHOICE), "One of these.")]),
+            "What one enforcement demands.",
+        )]),
+        "By the name of the enforcement.",
+    ),
+    of("mfa_request_id", FieldKind::Text, "What to validate."),
+];
+
+const CHOICE: &[FieldSpec] = &[
+    of("id", FieldKind::Text, "The id of a method."),
+    of("name", FieldKind::Text, "Its name; empty for none."),
+    of("type", FieldKind::Text, "Always totp."),
+    of("uses_passcode", FieldKind::Boolean, "Always true."),
 ];
 
 const WRAP_INFO: &[FieldSpec] = &[

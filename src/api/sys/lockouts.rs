@@ -1,4 +1,5 @@
-//! `sys/locked-users`: who is locked after failed log-ins or wrong wrapping tokens, and unlocking.
+//! `sys/locked-users`: who is locked after failed log-ins, wrong codes of a second factor or wrong
+//! wrapping tokens, and unlocking.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::core::guess;
 use crate::core::operation::Operation;
 use crate::core::reply::Reply;
 use crate::core::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
-use crate::types::id::MountAccessor;
+use crate::types::id::{EntityId, MountAccessor};
 
 /// The table.
 pub struct LockoutRoutes;
@@ -20,12 +21,12 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "locked-users",
         "locked-users",
-        "Who is locked on this node.",
+        "Who is locked: after failed log-ins on this node, after wrong codes on all.",
         &[Operation::Read],
         &[field(
             "mount_accessor",
             FieldKind::Text,
-            "Only those of this auth mount; wrapping for wrong wrapping tokens.",
+            "Only those of this auth mount or MFA method; wrapping for wrong wrapping tokens.",
         )],
     )
     .reads(Answer::Data(&[
@@ -35,7 +36,7 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "unlock-user",
         "locked-users/:mount_accessor/unlock/*alias_identifier",
-        "Forget the failed log-ins of a name, or its wrong wrapping tokens.",
+        "Forget the failed log-ins of a name, its wrong wrapping tokens, or an entity's wrong codes.",
         &[Operation::Update],
         &[],
     ),
@@ -48,9 +49,9 @@ const NAMESPACE: &[FieldSpec] = &[
         FieldKind::Objects(&[
             field("alias_identifiers", FieldKind::List, "Who is locked."),
             field("counts", FieldKind::Integer, "How many."),
-            field("mount_accessor", FieldKind::Text, "The auth mount, or wrapping."),
+            field("mount_accessor", FieldKind::Text, "The auth mount or MFA method, or wrapping."),
         ]),
-        "By auth mount.",
+        "By auth mount, and by MFA method.",
     ),
     field("namespace_id", FieldKind::Text, "root."),
     field("namespace_path", FieldKind::Text, "Always empty."),
@@ -72,27 +73,29 @@ impl SystemRoutes for LockoutRoutes {
         _permit: &Permit,
         request: EngineRequest<'_>,
     ) -> Result<Reply, CoreError> {
-        let lockouts = &ctx.unsealed.lockouts;
+        let (lockouts, mfa) = (&ctx.unsealed.lockouts, &ctx.unsealed.mfa);
         if request.route.name == "unlock-user" {
-            let mount = request.params.get("mount_accessor");
+            let accessor = request.params.get("mount_accessor");
             let name = request.params.get("alias_identifier");
-            if mount == guess::SCOPE {
+            if accessor == guess::SCOPE {
                 ctx.unsealed.guesses.unlock(name);
+            } else if mfa.settings().await?.methods.contains_key(accessor) {
+                mfa.unlock(&EntityId::new(name), accessor).await?;
             } else {
-                lockouts.unlock(&MountAccessor::new(mount), name);
+                lockouts.unlock(&MountAccessor::new(accessor), name);
             }
             return Ok(Reply::empty());
         }
         let only = request.fields.text("mount_accessor")?.filter(|only| !only.is_empty());
+        let asked = |accessor: &str| only.as_ref().is_none_or(|only| only == accessor);
         let mut locked = lockouts.locked(|mount| {
-            if only.as_ref().is_some_and(|only| only != mount.as_str()) {
-                return None;
-            }
             let mounted = ctx.unsealed.mounts.by_accessor(mount)?;
-            Some(mounted.entry.config.user_lockout_config)
+            asked(mount.as_str()).then_some(mounted.entry.config.user_lockout_config)
         });
+        let second = mfa.locked().await?;
+        locked.extend(second.into_iter().filter(|(method, _)| asked(method)));
         let guessers = ctx.unsealed.guesses.waiting();
-        if !guessers.is_empty() && only.is_none_or(|only| only == guess::SCOPE) {
+        if !guessers.is_empty() && asked(guess::SCOPE) {
             locked.insert(guess::SCOPE.to_owned(), guessers);
         }
         let total: usize = locked.values().map(Vec::len).sum();

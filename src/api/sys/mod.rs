@@ -6,6 +6,7 @@ pub mod counters;
 pub mod leases;
 pub mod lockouts;
 pub mod metrics;
+pub mod mfa;
 mod mount_headers;
 pub mod mounts;
 pub mod passwords;
@@ -34,6 +35,7 @@ pub fn tables(
         Box::new(counters::CounterRoutes),
         Box::new(mounts::MountRoutes),
         Box::new(lockouts::LockoutRoutes),
+        Box::new(mfa::MfaValidation),
         Box::new(policies::PolicyRoutes),
         Box::new(passwords::PasswordPolicyRoutes),
         Box::new(leases::LeaseRoutes),

@@ -144,6 +144,7 @@ pub(super) async fn merge(ctx: &SystemContext<'_>, fields: &Fields) -> Result<Re
         from: ids_of(fields, "from_entity_ids")?,
         to: EntityId::new(fields.required_text("to_entity_id")?),
         keep: fields.list("conflicting_alias_ids_to_keep")?.unwrap_or_default(),
+        force: fields.boolean("force")?.unwrap_or(false),
     };
     ctx.unsealed.identity.merge(&merge).await?;
     Ok(Reply::empty())

@@ -144,6 +144,7 @@ const MERGE_FIELDS: &[FieldSpec] = &[
         FieldKind::List,
         "Of aliases of the same mount, the ids of those that stay; the others are nobody's.",
     ),
+    field("force", FieldKind::Boolean, "Of two MFA secrets, keep that of the one that stays."),
 ];
 
 const LIST: &[Operation] = &[Operation::List];

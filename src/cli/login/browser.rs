@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Attempt, LoggedIn, Method};
+use super::{Attempt, LoggedIn, Method, second_factor};
 use crate::cli::error::CliError;
 use crate::cli::session::Session;
-use crate::client::{Request, Verb};
+use crate::client::{Reply, Request, Verb};
 use crate::types::secret::SecretBytes;
 
 /// Where providers know stock clients to listen.
@@ -64,7 +64,7 @@ impl Method for Browser {
         // What proves who we are comes by the browser; an old token would only be in the way.
         session.refuse_showing()?;
         session.client.set_token(None);
-        let Attempt { mount, values, .. } = attempt;
+        let Attempt { mount, values, codes, .. } = attempt;
         let path = format!("{mount}/oidc/auth_url");
         let begun = session.client.write(&path, Value::Object(values)).await?;
         let url = begun.text("auth_url").unwrap_or_default().to_owned();
@@ -80,11 +80,14 @@ impl Method for Browser {
         })??;
         let result = finish(session, &mount, &back, &state, &client_nonce).await;
         let said = match &result {
+            Ok(reply) if second_factor::is_demanded(reply) => {
+                "One more thing: the terminal asks for a code. This window can be closed."
+            }
             Ok(_) => "You are logged in. This window can be closed.",
             Err(_) => "You are not logged in. The terminal says why.",
         };
         answer(stream, 200, said).await;
-        result
+        LoggedIn::by(second_factor::show(session, result?, &codes).await?)
     }
 }
 
@@ -101,7 +104,7 @@ async fn finish(
     back: &Back,
     state: &str,
     client_nonce: &str,
-) -> Result<LoggedIn, CliError> {
+) -> Result<Reply, CliError> {
     let Some(code) = &back.code else {
         let said = back.error.as_deref().unwrap_or("nothing");
         return Err(CliError::local(
@@ -116,7 +119,7 @@ async fn finish(
     if let Some(issuer) = &back.issuer {
         request = request.query("iss", issuer);
     }
-    LoggedIn::by(session.send(request).await?)
+    session.send(request).await
 }
 
 /// The state in an address to log in at, if it is one that a browser may be given.

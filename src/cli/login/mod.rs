@@ -7,6 +7,7 @@ mod browser;
 mod certificate;
 mod password;
 mod presented;
+mod second_factor;
 mod token;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -65,6 +66,8 @@ struct Attempt {
     values: Map<String, Value>,
     /// What was given alone, without a name.
     alone: Option<String>,
+    /// The codes of a second factor: `METHOD:CODE`, or the code alone.
+    codes: Vec<String>,
 }
 
 impl Attempt {
@@ -92,7 +95,7 @@ impl Attempt {
         session.client.set_token(None);
         let reply =
             session.write(&format!("{}/{path}", self.mount), Value::Object(self.values)).await?;
-        LoggedIn::by(reply)
+        LoggedIn::by(second_factor::show(session, reply, &self.codes).await?)
     }
 }
 
@@ -131,6 +134,10 @@ pub struct Login {
     /// Where the method is mounted, below auth/ [default: the method's name]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
+    /// The code of a second factor, should one be demanded; without it, it is asked for. METHOD is
+    /// the name or id of the method, and can be left out
+    #[arg(long, value_name = "[METHOD:]CODE")]
+    mfa: Vec<String>,
     /// Do not keep the token in ~/.leasehold-token
     #[arg(long)]
     no_store: bool,
@@ -202,7 +209,12 @@ impl Login {
         if let [alone] = self.args.as_slice()
             && method.name() == Token.name()
         {
-            return Ok(Attempt { mount, values: Map::new(), alone: Some(alone.clone()) });
+            return Ok(Attempt {
+                mount,
+                values: Map::new(),
+                alone: Some(alone.clone()),
+                codes: Vec::new(),
+            });
         }
         let mut values = values::parse(&self.args, session.process.stdin.as_mut())?;
         // A file or a pipe ends with a line break that is not part of a secret.
@@ -211,7 +223,7 @@ impl Login {
                 text.truncate(text.trim_end_matches(['\r', '\n']).len());
             }
         }
-        Ok(Attempt { mount, values, alone: None })
+        Ok(Attempt { mount, values, alone: None, codes: self.mfa.clone() })
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::error::CoreError;
+use crate::core::mfa;
 use crate::core::records::{Batch, Precondition, kinds};
 use crate::core::view::{Entry, PutOptions};
 use crate::storage::{Change, StorageError};
@@ -97,6 +98,8 @@ pub struct Merge {
     pub to: EntityId,
     /// Where two have an alias of the same mount: the ids of those that stay.
     pub keep: Vec<String>,
+    /// Where two have a shared secret for one MFA method, that of the one that stays is kept.
+    pub force: bool,
 }
 
 impl IdentityStore {
@@ -148,6 +151,7 @@ impl IdentityStore {
             for alias in &entity.aliases {
                 draft.unlink(&alias.id).await?;
             }
+            mfa::stage_removal(&self.records, &mut draft.batch, &id).await?;
             for merged in &entity.merged_from {
                 let name = merged_name(merged);
                 self.links().delete(&mut draft.batch, &name, Precondition::Any);
@@ -214,6 +218,8 @@ impl IdentityStore {
                     return Err(CoreError::field("from_entity_ids", problem));
                 }
                 draft.merge(&from, &to, &merge.keep).await?;
+                let batch = &mut draft.batch;
+                mfa::stage_merge(&self.records, batch, &from, &to, merge.force).await?;
             }
             Ok(())
         })

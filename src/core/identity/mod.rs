@@ -32,6 +32,7 @@ use super::view::{Entry, PutOptions, View};
 pub use change::{AliasEdit, EntityEdit, Merge};
 pub use entity::{Alias, Entity};
 pub use group::{Group, GroupAlias, GroupEdit, GroupKind, Groups, Memberships};
+pub(in crate::core) use snapshot::Snapshot;
 
 use entity::{default_name, name_label};
 

@@ -48,6 +48,7 @@ async fn merge(
         from: from.iter().map(|id| (*id).clone()).collect(),
         to: to.clone(),
         keep: keep.iter().map(|id| (*id).to_owned()).collect(),
+        force: false,
     };
     store.merge(&merge).await
 }

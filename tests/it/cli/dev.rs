@@ -1,10 +1,12 @@
 //! A development broker and the commands against it, as users run them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use leasehold::crypto::otp::{TotpParameters, decode_secret};
+use leasehold::types::time::{Clock, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -271,6 +273,45 @@ fn login_with_a_password_reads_it_from_a_file_or_a_pipe() {
     assert_eq!(dev.run("workload", &login).status.code(), Some(1));
     dev.ok("workload", &["login", "-method=userpass", "username=ann", &at]);
     assert_eq!(dev.json("workload", &["token", "lookup"])["data"]["meta"]["username"], "ann");
+}
+
+#[test]
+fn login_shows_the_code_of_a_second_factor_that_is_given_or_piped() {
+    let (_temp, dev) = fresh();
+    dev.ok("admin", &["auth", "enable", "userpass"]);
+    let user = "auth/userpass/users/ann";
+    dev.ok("admin", &["write", user, "password=correct horse", "token_policies=default"]);
+    let login =
+        ["login", "-method=userpass", "-no-store", "username=ann", "password=correct horse"];
+    let first = dev.json("workload", &login);
+    let totp = "identity/mfa/method/totp";
+    let made = dev.json("admin", &["write", totp, "issuer=x", "method_name=phone", "qr_size=0"]);
+    let method = format!("method_id={}", made["data"]["method_id"].as_str().unwrap());
+    let entity = format!("entity_id={}", first["auth"]["entity_id"].as_str().unwrap());
+    let made = dev.json("admin", &["write", &format!("{totp}/admin-generate"), &method, &entity]);
+    let url = made["data"]["url"].as_str().unwrap();
+    let secret = url.split("secret=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let demand = method.replace("method_id", "mfa_method_ids");
+    let people = "identity/mfa/login-enforcement/people";
+    dev.ok("admin", &["write", people, &demand, "auth_method_types=userpass"]);
+    let code = |further: u64| {
+        let parameters = TotpParameters::default();
+        let step = parameters.step_at(SystemClock.now()) + further;
+        parameters.code(&decode_secret(&secret).unwrap(), step).expose().to_owned()
+    };
+    // Nothing is given, and there is nothing to read it from.
+    assert_eq!(dev.run("workload", &login).status.code(), Some(1));
+    let wrong = dev.refused("workload", &[&login[..], &["-mfa=phone:12345"]].concat());
+    assert!(wrong.contains("the second factor was not proven"), "{wrong}");
+    let given = format!("-mfa=phone:{}", code(0));
+    let token = dev.ok("workload", &[&login[..], &[&given, "-token-only"]].concat());
+    assert!(token.starts_with("lhs."), "{token}");
+    let mut child =
+        dev.as_("workload", &login).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{}", code(1)).unwrap();
+    drop(stdin);
+    assert!(child.wait_with_output().unwrap().status.success());
 }
 
 #[test]

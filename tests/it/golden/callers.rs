@@ -1,6 +1,8 @@
 //! Answers about those who call: tokens, identities, certificates.
 
 use data_encoding::BASE64;
+use leasehold::crypto::otp::{TotpParameters, decode_secret};
+use leasehold::types::time::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::stage::Stage;
@@ -192,6 +194,86 @@ async fn entities_made_by_hand_answer_as_recorded() {
         stage.know(&eve, "<eve>");
         stage.delete(&format!("identity/entity/{by}/{eve}")).await;
     }
+    stage.finish();
+}
+
+#[tokio::test]
+async fn second_factors_answer_as_recorded() {
+    let mut stage = Stage::open("mfa").await;
+    let at = "identity/mfa/method/totp";
+    stage.list("identity/mfa/method").await;
+    stage.post(at, json!({})).await;
+    stage.post(at, json!({ "issuer": "x", "digits": 7 })).await;
+    stage.post(at, json!({ "issuer": "x", "qr_size": 2000 })).await;
+    stage.post(at, json!({ "issuer": "x", "skew": 2 })).await;
+    stage.post(at, json!({ "issuer": "x", "max_validation_attempts": 11 })).await;
+    let made = stage.post(at, json!({ "issuer": "Leasehold", "method_name": "phone" })).await;
+    let method = text(&made["data"]["method_id"]);
+    stage.know(&method, "<method>");
+    let one = format!("{at}/{method}");
+    stage.post(&one, json!({ "max_validation_attempts": 3, "qr_size": 0 })).await;
+    stage.post(at, json!({ "issuer": "x", "method_name": "phone" })).await;
+    stage.get(&one).await;
+    stage.get(&format!("identity/mfa/method/{method}")).await;
+    stage.list("identity/mfa/method").await;
+    stage.list(at).await;
+    stage.get(&format!("{at}/none")).await;
+
+    let ann = json!({ "password": "correct horse battery", "token_policies": "self" });
+    stage.root.write("auth/userpass/users/ann", ann.clone()).await.ok();
+    let policy = r#"path "identity/mfa/method/totp/generate" { capabilities = ["update"] }"#;
+    stage.root.write("sys/policies/acl/self", json!({ "policy": policy })).await.ok();
+    let password = json!({ "password": "correct horse battery" });
+    let admin = stage.broker.admin();
+    let auth = admin.write("auth/userpass/login/ann", password.clone()).await.ok();
+    let own = admin.with_token(&text(&auth["auth"]["client_token"]));
+    let entity = text(&auth["auth"]["entity_id"]);
+    stage.know(&entity, "<ann>");
+    let body = json!({ "method_id": method });
+    let generate = format!("{at}/generate");
+    let made = stage.ask_as("ann", &own, "POST", &generate, body.clone()).await;
+    let url = text(&made["data"]["url"]);
+    let secret = url.split("secret=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    stage.ask_as("ann", &own, "POST", &generate, body.clone()).await;
+    let theirs = json!({ "method_id": method, "entity_id": entity });
+    stage.post(&format!("{at}/admin-generate"), theirs.clone()).await;
+    stage.post(&format!("{at}/admin-generate"), body).await;
+
+    let at = "identity/mfa/login-enforcement";
+    stage.list(at).await;
+    stage.post(&format!("{at}/people"), json!({ "mfa_method_ids": [method] })).await;
+    stage.post(&format!("{at}/people"), json!({ "mfa_method_ids": ["none"] })).await;
+    let people = json!({ "mfa_method_ids": [method], "policies": ["self"] });
+    stage.post(&format!("{at}/people"), people).await;
+    stage.get(&format!("{at}/people")).await;
+    stage.get(&format!("{at}/none")).await;
+    stage.list(at).await;
+    stage.delete(&one).await;
+
+    let bob = json!({ "password": "correct horse battery", "token_policies": "self" });
+    stage.root.write("auth/userpass/users/bob", bob).await.ok();
+    let admin = stage.broker.admin();
+    let first = admin.write("auth/userpass/login/bob", password.clone()).await.error(400);
+    let bob = first.split("the entity ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    stage.know(&bob, "<bob>");
+    stage.post("auth/userpass/login/bob", password.clone()).await;
+
+    let waits = stage.post("auth/userpass/login/ann", password).await;
+    let id = text(&waits["auth"]["mfa_requirement"]["mfa_request_id"]);
+    stage.post("sys/mfa/validate", json!({ "mfa_request_id": id })).await;
+    let shown =
+        |code: &str| json!({ "mfa_request_id": id, "mfa_payload": { method.clone(): [code] } });
+    stage.post("sys/mfa/validate", shown("0")).await;
+    let parameters = TotpParameters::default();
+    let key = decode_secret(&secret).unwrap();
+    let code = parameters.code(&key, parameters.step_at(SystemClock.now()));
+    stage.know(code.expose(), "<code>");
+    stage.post("sys/mfa/validate", shown(code.expose())).await;
+    stage.post("sys/mfa/validate", shown(code.expose())).await;
+    stage.post("identity/mfa/method/totp/admin-destroy", theirs).await;
+    stage.delete(&format!("{at}/people")).await;
+    stage.delete(&one).await;
+    stage.delete(&one).await;
     stage.finish();
 }
 

@@ -51,6 +51,7 @@ fn request(token: &str, name: &str, wrap_ttl: Option<Ttl>) -> Request {
             id: 7,
         },
         wrap_ttl,
+        codes: Vec::new(),
         idempotency_key: None,
     }
 }

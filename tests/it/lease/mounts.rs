@@ -91,6 +91,7 @@ async fn log_in(node: &TestCore, kind: &str) -> Result<Reply, CoreError> {
             id: 1,
         },
         wrap_ttl: None,
+        codes: Vec::new(),
         idempotency_key: None,
     };
     node.core.handle(request).await.unwrap().result

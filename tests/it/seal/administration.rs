@@ -46,6 +46,7 @@ impl Admin {
                 id: 7,
             },
             wrap_ttl: None,
+            codes: Vec::new(),
             idempotency_key: None,
         };
         self.node.core.handle(request).await.unwrap().result

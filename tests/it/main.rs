@@ -29,6 +29,7 @@ mod http;
 mod kv;
 mod ldap;
 mod lease;
+mod measure;
 mod rest;
 mod scheduler;
 mod seal;

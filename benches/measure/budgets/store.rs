@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use super::driver::Run;
+use crate::driver::Run;
 
 /// Sealed size of a version's row and of a metadata row, as the broker writes them.
 const VERSION_BYTES: usize = 220;
@@ -18,7 +18,7 @@ pub fn commit_groups_of_16(time: Duration) -> Run {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection.pragma_update(None, "synchronous", "FULL").unwrap();
     connection.pragma_update(None, "secure_delete", "ON").unwrap();
-    connection.execute_batch(include_str!("../../migrations/sqlite/0001_records.sql")).unwrap();
+    connection.execute_batch(include_str!("../../../migrations/sqlite/0001_records.sql")).unwrap();
     let begun = Instant::now();
     let mut writes: usize = 0;
     while begun.elapsed() < time {
@@ -46,5 +46,5 @@ pub fn commit_groups_of_16(time: Duration) -> Run {
         }
         transaction.commit().unwrap();
     }
-    Run::new(writes, begun.elapsed())
+    Run::of(writes, begun.elapsed())
 }

@@ -1,0 +1,126 @@
+//! A core in this process whose one engine has a target that does nothing, and leases on it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use leasehold::core::acl::permit::Permit;
+use leasehold::core::engine::{Engine, EngineContext, EngineRequest, LeaseFacts, Outcome};
+use leasehold::core::error::CoreError;
+use leasehold::core::lease::{Lease, LeaseState, Owner};
+use leasehold::core::records::{Batch, Precondition, kinds};
+use leasehold::core::route::RouteSpec;
+use leasehold::core::view::{PutOptions, View};
+use leasehold::storage::Storage;
+use leasehold::types::id::{EntityId, LeaseId, MountAccessor, NamespaceId, random_base62};
+use leasehold::types::time::{Timestamp, Ttl};
+use serde_json::json;
+
+use super::support::core::{TestCore, TestSetup};
+
+/// Leases written in one commit.
+const BATCH: usize = 1000;
+const OWNERS: usize = 50;
+
+struct Nothing;
+
+#[async_trait]
+impl Engine for Nothing {
+    fn routes(&self) -> &'static [RouteSpec] {
+        &[]
+    }
+
+    async fn handle(
+        &self,
+        _ctx: &EngineContext<'_>,
+        _permit: &Permit,
+        _request: EngineRequest<'_>,
+    ) -> Result<Outcome, CoreError> {
+        Err(CoreError::Unsupported)
+    }
+
+    async fn revoke(
+        &self,
+        _ctx: &EngineContext<'_>,
+        _lease: LeaseFacts<'_>,
+    ) -> Result<(), CoreError> {
+        Ok(())
+    }
+}
+
+/// The core and its mount.
+pub struct IdleTarget {
+    pub core: TestCore,
+    accessor: MountAccessor,
+    view: View,
+}
+
+impl IdleTarget {
+    /// On an empty store.
+    pub async fn start(storage: Arc<dyn Storage>) -> Self {
+        let mut setup = TestSetup::new();
+        setup.leases.rate_per_sec = u32::MAX;
+        setup.registry.engines.insert("nothing", Box::new(|_| Ok(Arc::new(Nothing))));
+        let cubbyhole = leasehold::engines::cubbyhole::build;
+        setup.registry.engines.insert("cubbyhole", Box::new(cubbyhole));
+        let core = TestCore::start_on(storage, setup).await;
+        let mounted = core.mount("nothing", "db/").await;
+        let accessor = mounted.facts.accessor.clone();
+        let records = core.unsealed.records.clone();
+        let view = View::new(records, NamespaceId::ROOT, kinds::LEASE, String::new());
+        Self { core, accessor, view }
+    }
+
+    /// Writes so many leases, with their labels; answers with about how many bytes they are.
+    pub async fn lease(&self, count: usize, issued: Timestamp, due: Timestamp) -> usize {
+        let mut bytes = 0;
+        for group in 0..count.div_ceil(BATCH) {
+            let mut batch = Batch::new();
+            for number in 0..BATCH.min(count - group * BATCH) {
+                let lease = self.one(number, issued, due);
+                bytes += serde_json::to_vec(&lease).unwrap().len() + 120;
+                let labels = [
+                    format!("entity:entity-{}", number % OWNERS),
+                    format!("role:{}/app", self.accessor),
+                    format!("mount:{}", self.accessor),
+                ];
+                let options = PutOptions { due_at: Some(due), labels: labels.to_vec() };
+                let id = lease.id.as_str().to_owned();
+                self.view.put(&mut batch, &id, &lease, Precondition::Absent, options).unwrap();
+            }
+            self.view.commit(&batch).await.unwrap();
+        }
+        bytes
+    }
+
+    fn one(&self, number: usize, issued: Timestamp, due: Timestamp) -> Lease {
+        let random = random_base62(24).unwrap();
+        Lease {
+            id: LeaseId::new(format!("db/creds/app/{random}")),
+            state: LeaseState::Active,
+            mount: self.accessor.clone(),
+            path: "db/creds/app".into(),
+            owner: Owner::Entity(EntityId::new(format!("entity-{}", number % OWNERS))),
+            entity: None,
+            asked_with: String::new(),
+            role: "app".into(),
+            target: format!("{}/pg", self.accessor),
+            issued_at: issued,
+            expires_at: due,
+            max_expires_at: due,
+            renewed_at: None,
+            ttl: Ttl::from_secs(60),
+            renewable: true,
+            settles_at: None,
+            data: json!({
+                "username": format!("v-app-{number}-{random}"), "revocation": [], "config": "pg",
+            }),
+            attempts: 0,
+            last_error: None,
+            failing_since: None,
+            operations: Vec::new(),
+            given_up: None,
+            idempotency: None,
+            answer: None,
+        }
+    }
+}

@@ -77,8 +77,8 @@ impl Leases {
     /// Issues the planned credential. A broken-off call leaves an intent, which the sweep revokes.
     ///
     /// # Errors
-    /// `TooMany` when a cap is reached, `Upstream` when the target is down, and whatever the target
-    /// refuses. Nothing is left behind that is not going to be revoked.
+    /// `Overloaded` when too many are being made on the target already, `TooMany` when a cap is reached,
+    /// `Upstream` when the target is down, and whatever the target refuses. Nothing is left behind that is not going to be revoked.
     pub async fn issue(&self, issuing: Issuing<'_>, plan: LeasePlan) -> Result<Reply, CoreError> {
         let now = self.clock.now();
         let idempotency = idempotency_name(&issuing)?;
@@ -92,6 +92,7 @@ impl Leases {
         // An intent is one for longer than creating may take; after that, its process has died.
         let settles_at = now.plus(self.target_timeouts(2));
         let (lease, warning) = intend(&issuing, plan, idempotency, now, settles_at)?;
+        let _making = self.makings.begin(&lease.target, self.settings.issuing_per_target)?;
         // From here on, leaving early in any way hands the intent to the sweep.
         let mut attempt = Attempt::begin(self, &lease);
         if let Err(refusal) = self.write_intent(&issuing, &lease, replacing).await {

@@ -9,6 +9,7 @@ mod breaker;
 mod bulk;
 mod hold;
 mod issue;
+mod making;
 mod renew;
 mod revoke;
 mod sweep;
@@ -55,6 +56,8 @@ pub struct LeaseSettings {
     pub per_role_max: u64,
     /// Most live leases of one mount; zero for no cap.
     pub per_mount_max: u64,
+    /// Most credentials in the making at once on one target; who comes then is told to come again.
+    pub issuing_per_target: usize,
     /// Revocations under way at once on one target.
     pub per_target: usize,
     /// Most revocations a second, over all targets.
@@ -71,6 +74,7 @@ impl Default for LeaseSettings {
             per_owner_max: 10_000,
             per_role_max: 0,
             per_mount_max: 0,
+            issuing_per_target: 128,
             per_target: 8,
             rate_per_sec: 10_000,
             backoff_max: Ttl::from_secs(300),
@@ -250,6 +254,7 @@ pub struct Leases {
     in_flight: Mutex<BTreeSet<LeaseId>>,
     /// What has to be taken back without waiting for its due time.
     broken_off: Mutex<BTreeMap<LeaseId, undo::BrokenOff>>,
+    makings: making::Makings,
     breakers: breaker::Breakers,
     hold: HoldCell,
     /// Held while the hold changes here and in the store, so that what is read there is never older than
@@ -289,6 +294,7 @@ impl Leases {
             planned: AtomicI64::new(i64::MAX),
             in_flight: Mutex::default(),
             broken_off: Mutex::default(),
+            makings: making::Makings::default(),
             breakers: breaker::Breakers::default(),
             hold,
             hold_unstored: tokio::sync::Mutex::new(false),

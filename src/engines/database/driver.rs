@@ -103,6 +103,12 @@ pub enum DriverError {
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// All connections that the broker may have to it are in use, and none came free. Worth another try.
+    #[error("{step}: every connection to the database is in use")]
+    Busy {
+        /// What was being done.
+        step: &'static str,
+    },
     /// It understood and refused. The text holds no statement and no secret.
     #[error("{step}: the database refused: {message} (SQLSTATE {code}){advice}")]
     Refused {
@@ -156,7 +162,7 @@ impl DriverError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Unavailable { .. } => true,
+            Self::Unavailable { .. } | Self::Busy { .. } => true,
             Self::NotBegun(reason) => reason.is_unavailable(),
             Self::Refused { .. }
             | Self::Login { .. }

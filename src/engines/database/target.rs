@@ -12,7 +12,7 @@ use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::hold::Unheld;
 use crate::core::view::Entry;
-use crate::types::time::Timestamp;
+use crate::types::time::{Timestamp, Ttl};
 
 /// A configured database and its driver. What is there already is changed through
 /// [`Target::unheld`] alone.
@@ -109,6 +109,8 @@ pub(super) fn failure(target: &str, error: DriverError) -> CoreError {
             };
             CoreError::Upstream { target: format!("database {target:?}"), message }
         }
+        // Which says nothing about the database.
+        DriverError::Busy { .. } => CoreError::Overloaded { retry_after: Ttl::from_secs(1) },
         DriverError::Random(_) => CoreError::internal(error.to_string()),
         DriverError::Refused { .. }
         | DriverError::Login { .. }

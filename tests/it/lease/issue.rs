@@ -93,6 +93,26 @@ async fn a_target_that_does_not_answer_is_given_up_and_the_intent_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_too_many_are_being_made_is_told_at_once_and_leaves_nothing() {
+    let world = World::with(|setup| setup.leases.issuing_per_target = 2).await;
+    world.targets.set("pg", Mood::Hanging);
+    let waiting = join_all(["u1", "u2"].map(|name| world.try_issue("pg", name)));
+    let look = async {
+        world.targets.until_hanging(2).await;
+        let error = world.try_issue("pg", "u3").await.unwrap_err();
+        assert!(matches!(error, CoreError::Overloaded { .. }), "{error}");
+        assert_eq!((error.status(), error.retry_after()), (503, Some(Ttl::from_secs(1))));
+        assert_eq!(world.rows().await.len(), 2, "no intent of the third");
+        world.try_issue("other", "u4").await.expect("each target has its own places");
+        world.targets.set("pg", Mood::Up);
+    };
+    let (issued, ()) = tokio::join!(waiting, look);
+    assert!(issued.iter().all(Result::is_ok), "who was in was not disturbed");
+    world.try_issue("pg", "u3").await.expect("there is room again");
+    assert_eq!(world.targets.live().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_intent_that_is_revoked_while_it_is_issued_does_not_survive() {
     let world = World::new().await;
     world.targets.set("pg", Mood::Hanging);

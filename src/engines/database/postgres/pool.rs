@@ -60,10 +60,11 @@ impl Pool {
 
     /// An idle session, or a new one when there is none.
     pub(super) async fn take(&self) -> Result<Lent<'_>, DriverError> {
+        const STEP: &str = "wait for a connection";
         let permit = tokio::time::timeout(OPEN_TIMEOUT, Arc::clone(&self.permits).acquire_owned())
             .await
-            .map_err(|error| unavailable("wait for a connection", error))?
-            .map_err(|error| unavailable("wait for a connection", error))?;
+            .map_err(|_| DriverError::Busy { step: STEP })?
+            .map_err(|error| unavailable(STEP, error))?;
         if let Some(session) = self.take_idle() {
             return Ok(Lent { session, reused: true, pool: self, _permit: Some(permit) });
         }

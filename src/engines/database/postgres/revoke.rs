@@ -130,6 +130,7 @@ async fn hand_over_elsewhere(
                     format!("refused: {message} (SQLSTATE {code})")
                 }
                 DriverError::Unavailable { .. }
+                | DriverError::Busy { .. }
                 | DriverError::NoSuchUser
                 | DriverError::NotBegun(_)
                 | DriverError::NotCreated

@@ -99,6 +99,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// The connection that writes.
 pub(super) fn connect_to_write(path: &Path) -> Result<Connection, StorageError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+    let pages: i64 =
+        connection.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(failed)?;
+    if pages == 0 {
+        // For `space`. Only a file that is still empty takes it, and any other would be written to.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
+    }
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(failed)?;

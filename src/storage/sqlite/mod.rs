@@ -8,6 +8,7 @@ mod apply;
 mod file;
 mod read;
 mod reader;
+mod space;
 mod writer;
 
 use std::path::Path;

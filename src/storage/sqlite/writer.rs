@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -18,7 +18,7 @@ use super::apply::{self, ApplyError};
 use super::file::{self, FileLock};
 use super::{
     Change, Committed, Kind, Row, RowKey, SqliteOptions, StorageError, Timestamp, closed, failed,
-    read,
+    read, space,
 };
 use crate::crypto::envelope::SealedRecord;
 
@@ -69,6 +69,8 @@ impl Writer {
             connection,
             claims: HashMap::new(),
             group_batches_max: options.group_batches_max.max(1),
+            wasteful: true,
+            shrinking: false,
             _lock: lock,
         };
         let thread = std::thread::Builder::new()
@@ -109,6 +111,11 @@ impl Write {
         }
     }
 
+    fn deletes(&self) -> bool {
+        let Self::Commit(batch, _) = self else { return false };
+        batch.iter().any(|change| matches!(change, Change::Delete { .. }))
+    }
+
     fn answer(self, result: Result<Committed, StorageError>) {
         // Nobody waits for the answer when the request was given up.
         let _ = match self {
@@ -126,12 +133,24 @@ struct State {
     /// Until when a row is somebody's.
     claims: HashMap<RowKey, Timestamp>,
     group_batches_max: usize,
+    /// Whether the file may hold more free pages than it should.
+    wasteful: bool,
+    /// Whether some were given back since the WAL was moved.
+    shrinking: bool,
     _lock: FileLock,
 }
 
 impl State {
     fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        loop {
+            let first = match self.next(jobs) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.give_back();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let (mut writes, mut claims) = (Vec::new(), Vec::new());
             sort(first, &mut writes, &mut claims);
             let mut idle = false;
@@ -157,7 +176,36 @@ impl State {
         }
     }
 
+    /// Waits for a job; when there is space to give back, not for long.
+    fn next(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        match self.wasteful {
+            true => jobs.recv_timeout(space::REST),
+            false => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Gives a few pages back, if there are too many free ones.
+    fn give_back(&mut self) {
+        let given = space::is_wasted(&self.connection).and_then(|wasted| {
+            if wasted {
+                space::give_back(&self.connection)?;
+                self.checkpoint(true)?;
+            } else if self.shrinking {
+                // The file itself shrinks when the WAL is moved into it.
+                pragma_checkpoint(&self.connection, "PASSIVE")?;
+            }
+            Ok(wasted)
+        });
+        // After an error it is left until rows are deleted again.
+        let wasted = given.unwrap_or_else(|error| {
+            tracing::warn!(%error, "no space of the store's file was given back");
+            false
+        });
+        (self.wasteful, self.shrinking) = (wasted, wasted);
+    }
+
     fn commit_group(&mut self, writes: Vec<Write>) {
+        self.wasteful |= writes.iter().any(Write::deletes);
         metrics::counter!("leasehold_storage_groups_total").increment(1);
         metrics::counter!("leasehold_storage_grouped_batches_total")
             .increment(u64::try_from(writes.len()).unwrap_or(u64::MAX));

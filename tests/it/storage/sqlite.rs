@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use leasehold::storage::sqlite::{SqliteOptions, SqliteStorage};
 
 use super::*;
+use crate::support::wire::until;
 
 fn open_at(path: &Path) -> Arc<SqliteStorage> {
     SqliteStorage::open(path, SqliteOptions::default()).unwrap()
@@ -36,6 +37,35 @@ async fn files_are_for_their_owner_alone() {
     let store = open_at(&path);
     assert_eq!(mode(&path), 0o600);
     store.close().await;
+}
+
+#[tokio::test]
+async fn space_of_rows_that_ended_goes_back_to_the_file_system() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leasehold.db");
+    let store = open_at(&path);
+    let large = |number| insert(Row { sealed: sealed(1, &[7; 4000]), ..row(number) });
+    for first in (0..8_000).step_by(500) {
+        store.commit((first..first + 500).map(large).collect()).await.unwrap();
+    }
+    let bytes = || std::fs::metadata(&path).unwrap().len();
+    // Whatever is still in the WAL is moved once nobody writes for a moment.
+    until(|| bytes() > 24 << 20).await;
+    for first in (0..7_500).step_by(500) {
+        let delete = |number| Change::Delete { key: key(number), rev: 1 };
+        store.commit((first..first + 500).map(delete).collect()).await.unwrap();
+    }
+    // An eighth is left, and a third more than that, and what is kept in any case.
+    until(|| bytes() < 12 << 20).await;
+    for number in [7_500, 7_999] {
+        assert_eq!(store.get(key(number)).await.unwrap().unwrap().sealed, sealed(1, &[7; 4000]));
+    }
+    store.close().await;
+    let check = |sql| -> String {
+        let store = rusqlite::Connection::open(&path).unwrap();
+        store.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(check("PRAGMA integrity_check"), "ok");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod table;
 pub mod throwaway_postgres;
 mod token;
 mod token_file;
+mod transit;
 mod values;
 mod versions;
 mod yaml;
@@ -95,6 +96,9 @@ enum Connected {
     /// Look after the audit
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Bring keys of your own into transit
+    #[command(subcommand)]
+    Transit(transit::Transit),
     /// Look after quotas on requests and leases
     #[command(subcommand)]
     Quota(quota::Quota),
@@ -286,6 +290,7 @@ async fn connected(command: Connected, session: &mut Session<'_>) -> Result<Fini
         Connected::Token(command) => command.run(session).await?,
         Connected::Policy(command) => command.run(session).await?,
         Connected::Audit(command) => command.run(session).await?,
+        Connected::Transit(command) => command.run(session).await?,
         Connected::Quota(command) => command.run(session).await?,
         Connected::VersionHistory => versions::history(session).await?,
         Connected::OpenApi(command) => command.run(session).await?,

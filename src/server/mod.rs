@@ -11,6 +11,7 @@ pub mod crl_fetch;
 mod facts;
 pub mod files;
 mod host;
+pub mod key_text;
 pub mod openapi;
 pub mod outgoing;
 pub mod policy_text;

@@ -5,6 +5,7 @@ mod demo;
 mod dev;
 mod lease;
 mod shown;
+mod transit;
 
 use std::net::TcpListener;
 use std::path::Path;

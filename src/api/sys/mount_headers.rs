@@ -62,7 +62,7 @@ fn checked(fields: &Fields, field: &str) -> Result<Option<Vec<String>>, CoreErro
     };
     match names.iter().find(never) {
         Some(name) => {
-            Err(CoreError::field(field, format!("must not hold {name}, which is secret")))
+            Err(CoreError::field(field, format!("must not hold {name}, which carries secrets")))
         }
         None => Ok(Some(names)),
     }

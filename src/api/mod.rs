@@ -159,7 +159,11 @@ async fn dispatch(
     let Parsed { verb, path, fields, token, wrap_ttl, codes, idempotency_key } = parsed;
     if let Some(endpoint) = endpoints::find(verb, &path) {
         let fields = Fields::new(fields);
-        let outcome = endpoints::serve(core, endpoint, fields, &connection, &id, token).await;
+        let (serving, request_id) = (core.clone(), id.clone());
+        let work = async move {
+            endpoints::serve(&serving, endpoint, fields, &connection, &request_id, token).await
+        };
+        let outcome = core.outliving.see_through(work).await;
         let response = match outcome {
             Ok((status, body)) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);

@@ -26,6 +26,7 @@ use super::lease::{LeaseSettings, Leases, Surroundings};
 use super::lockout::Lockouts;
 use super::mfa::Mfa;
 use super::mount::{MountTable, Registry};
+use super::outliving::Outliving;
 use super::passwords::PasswordPolicies;
 use super::peer::ConnectionInfo;
 use super::policies::PolicyStore;
@@ -109,6 +110,8 @@ pub struct Core {
     pub in_flight: InFlight,
     /// When this process took up its work.
     pub started_at: Timestamp,
+    /// Those that nobody waits for any more.
+    pub outliving: Outliving,
     registry: Arc<Registry>,
     phase: ArcSwap<Phase>,
     phase_changes: watch::Sender<u64>,
@@ -130,6 +133,7 @@ impl Core {
             settings: parts.settings,
             node: parts.node,
             in_flight: InFlight::default(),
+            outliving: Outliving::default(),
             registry: Arc::new(parts.registry),
             phase: ArcSwap::from_pointee(phase),
             phase_changes: watch::Sender::new(0),

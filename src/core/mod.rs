@@ -26,6 +26,7 @@ pub mod mount;
 mod name;
 pub mod operation;
 pub mod outgoing;
+pub mod outliving;
 pub mod passwords;
 pub mod peer;
 mod pipeline;

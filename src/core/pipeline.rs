@@ -26,12 +26,16 @@ use super::lease::{Issuing, Owner};
 use super::login::LogIn;
 use super::mount::{Backend, Mounted};
 use super::operation::Operation;
+use super::outliving::nobody_waits;
 use super::peer::ConnectionInfo;
 use super::reply::Reply;
 use super::request::{Answered, Request, ServedBy, Verb};
 use super::route::{self, Access, Params, RouteSpec};
 use super::token::Use;
 use super::unanswered::{take_back, withdraw_unless_finished};
+
+/// The reason in the audit for an answer that went to nobody.
+const UNHEARD: &str = "nobody waited for the answer: what was issued with it is taken back";
 
 /// Where a path leads.
 enum Place<'c, 'p> {
@@ -50,12 +54,18 @@ struct Matched<'p> {
 }
 
 impl Core {
-    /// Serves one request. The answer, good or bad, is in the audit when this returns.
+    /// Serves one request. The answer, good or bad, is in the audit when this returns. Once begun, it
+    /// is served to its end, also when this is dropped; what is issued for nobody is taken back.
     ///
     /// # Errors
     /// `AuditUnavailable` or `Overloaded` when no sink took the entry: then nothing may be answered,
     /// and what was issued is taken back.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Result<Answered, CoreError> {
+        let core = Arc::clone(self);
+        self.outliving.see_through(async move { core.handle_whole(request).await }).await
+    }
+
+    async fn handle_whole(self: &Arc<Self>, request: Request) -> Result<Answered, CoreError> {
         let summary = summary(
             &request.id,
             request.received_at,
@@ -67,8 +77,18 @@ impl Core {
         let mutating = request.verb.operation().is_write();
         let mut ticket = self.audit.open(summary, mutating).await.map_err(refused_by_audit)?;
         let mut served = ServedBy::route("none");
-        let result = self.serve(&mut ticket, &mut served, request).await;
-        self.conclude(ticket, served, result).await
+        let result = match self.outliving.admit() {
+            Ok(()) => self.serve(&mut ticket, &mut served, request).await,
+            Err(overloaded) => Err(overloaded),
+        };
+        let answered = self.conclude(ticket, served, result).await;
+        if nobody_waits()
+            && let Ok(Answered { result: Ok(reply), .. }) = &answered
+            && let Ok(unsealed) = self.unsealed()
+        {
+            take_back(&unsealed, reply.made()).await;
+        }
+        answered
     }
 
     /// Records a request that was refused before it reached the core: its path or body was bad.
@@ -123,6 +143,9 @@ impl Core {
                 }
                 log_failure(&ticket, error);
             }
+        }
+        if nobody_waits() && result.is_ok() {
+            ticket.set_reason(UNHEARD);
         }
         fail_point("request.served");
         match ticket.finish(ending).await {

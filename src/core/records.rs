@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use crate::crypto::blind::{BlindKey, Purpose, Tag};
@@ -29,6 +30,7 @@ use crate::types::time::Timestamp;
 use super::cache::RecordCache;
 use super::error::CoreError;
 use super::failpoint::fail_point;
+use super::outliving::seen_through;
 
 /// How often a commit is tried again when only directories, not the caller's own expectations, were
 /// changed by somebody else meanwhile.
@@ -485,19 +487,22 @@ impl Records {
         touched: Vec<RowKey>,
     ) -> Result<Committed, StorageError> {
         let (storage, cache) = (self.storage.clone(), self.cache.clone());
-        // A task of its own, because whoever asked may be gone before the store has answered: what was
-        // committed, such as the end of a token, counts on this node all the same.
-        let work = tokio::spawn(async move {
+        let work = async move {
             fail_point("records.before_commit");
             let result = storage.commit(changes).await;
             fail_point("records.after_commit");
             // Also after a failure: the outcome of a broken connection is unknown.
             touched.into_iter().for_each(|key| cache.remove(key));
             result
-        });
-        let result =
-            work.await.unwrap_or_else(|gone| Err(StorageError::Unavailable(Box::new(gone))));
-        result.inspect(|committed| {
+        };
+        // Whoever asked may be gone before the store has answered, such as a task that is ended: what
+        // was committed, such as the end of a token, counts on this node all the same.
+        let go_on = |rest| {
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(rest);
+            }
+        };
+        seen_through(work, go_on).await.inspect(|committed| {
             self.sequence.fetch_max(committed.sequence, Ordering::AcqRel);
         })
     }

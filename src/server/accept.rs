@@ -51,8 +51,6 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
-    /// Longest time from a request's head to its answer.
-    pub request_timeout: Duration,
     /// Largest head of one request, in bytes.
     pub header_bytes: usize,
     /// Most headers of one request.
@@ -77,7 +75,6 @@ impl ConnectionLimits {
             handshake_timeout: server.handshake_timeout.duration(),
             header_timeout: server.header_timeout.duration(),
             idle_timeout: server.idle_timeout.duration(),
-            request_timeout: server.request_timeout.duration(),
             header_bytes: limits.header_bytes.bytes(),
             headers: limits.headers,
             streams: limits.streams,
@@ -276,11 +273,7 @@ impl Connection {
         let requests = Requests {
             app: self.app.clone(),
             connection: self.info.clone(),
-            limits: RequestLimits {
-                body_bytes: limits.body_bytes,
-                headers: limits.headers,
-                time: limits.request_timeout,
-            },
+            limits: RequestLimits { body_bytes: limits.body_bytes, headers: limits.headers },
             activity: activity.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));

@@ -1,5 +1,5 @@
-//! What every request passes before the router sees it: bounds on its head, body and time. Whatever
-//! the router itself can refuse is left to it, because it audits its refusals.
+//! What every request passes before the router sees it: bounds on its head and body. Whatever the
+//! router itself can refuse is left to it, because it audits its refusals; so is the time it takes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
-use crate::core::error::CoreError;
 use crate::core::peer::ConnectionInfo;
 
 /// Bounds on one request.
@@ -22,7 +21,6 @@ use crate::core::peer::ConnectionInfo;
 pub(super) struct RequestLimits {
     pub(super) body_bytes: usize,
     pub(super) headers: usize,
-    pub(super) time: Duration,
 }
 
 /// How busy a connection is: told by its requests, asked by its idle timer.
@@ -85,11 +83,7 @@ impl Requests {
         }
         request.extensions_mut().insert(self.connection);
         let request = request.map(|body| Body::new(Limited::new(body, self.limits.body_bytes)));
-        match tokio::time::timeout(self.limits.time, self.app.oneshot(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(never)) => match never {},
-            Err(_) => Ok(Refusal::TookTooLong.into_response()),
-        }
+        self.app.oneshot(request).await
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -103,31 +97,24 @@ impl Requests {
 /// A request that is answered before it reaches the router.
 #[derive(Debug)]
 enum Refusal {
-    TookTooLong,
     TooManyHeaders,
 }
 
 impl Refusal {
     fn into_response(self) -> Response<Body> {
         let (status, reason, text) = match self {
-            Self::TookTooLong => {
-                (StatusCode::SERVICE_UNAVAILABLE, "timeout", CoreError::TookTooLong.public_text())
-            }
             Self::TooManyHeaders => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "too_many_headers",
-                "the request has too many headers".to_owned(),
+                "the request has too many headers",
             ),
         };
         metrics::counter!("leasehold_requests_refused_total", "reason" => reason).increment(1);
         let body = serde_json::json!({ "errors": [text] }).to_string();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
         response
     }
 }

@@ -52,6 +52,9 @@ use super::{BindError, Listeners};
 const CACHE_BYTES: u64 = 32 << 20;
 /// How long the answers under way may take when connections are closed because of a seal.
 const SEAL_GRACE: Duration = Duration::from_secs(2);
+/// How long requests that nobody waits for may go on when the server stops, after its connections
+/// are closed.
+const OUTLIVING_GRACE: Duration = Duration::from_secs(2);
 /// Longest pause between two tries of a revocation.
 const BACKOFF_MAX: Ttl = Ttl::from_secs(300);
 
@@ -156,6 +159,7 @@ struct Serving {
 
 async fn serve(mut serving: Serving) {
     serving.listeners.serve(serving.app, serving.stop).await;
+    serving.core.outliving.drain(OUTLIVING_GRACE).await;
     serving.scheduler.shutdown().await;
     serving.tasks.shutdown().await;
     serving.core.seal().await;

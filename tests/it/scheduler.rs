@@ -370,3 +370,27 @@ async fn a_cluster_asks_mounts_for_their_own_work_once() {
     one.scheduler.shutdown().await;
     other.scheduler.shutdown().await;
 }
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_taken_over_from_another_node_is_tried_again() {
+    use crate::support::wire::until;
+    use leasehold::storage::fault::{FaultyStorage, Reach};
+
+    let (_directory, storage) = sqlite();
+    let targets = Targets::new();
+    let setup = |node| TestSetup { registry: targets.registry(), node, ..TestSetup::new() };
+    let here = TestCore::start_on(storage.clone(), setup(1)).await;
+    let faulty = FaultyStorage::new(storage);
+    let there = TestCore::join(faulty.clone(), setup(2), &here.share).await;
+    here.mount(KIND, "late/").await;
+    assert!(there.unsealed.mounts.at("late/").is_none(), "nothing was heard of it");
+    faulty.fail_reads(Reach::From(1));
+    let scheduler = Scheduler::start(there.core.clone(), there.guard.clone());
+    // More than all tasks ask at once.
+    until(|| faulty.reads() > 24).await;
+    assert!(there.unsealed.mounts.at("late/").is_none());
+    faulty.fail_reads(Reach::Nothing);
+    until(|| there.unsealed.mounts.at("late/").is_some()).await;
+    scheduler.shutdown().await;
+}

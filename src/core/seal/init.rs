@@ -16,6 +16,7 @@ use super::super::context::{Core, Phase};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::mount::MountTable;
+use super::super::outliving::nobody_waits;
 use super::super::records::{Batch, Records};
 use super::super::token::TokenStore;
 use super::slot::{SlotKind, SlotPlan, StoredSlot};
@@ -66,6 +67,10 @@ impl Core {
         let token = TokenStore::new(records.clone(), self.clock.clone()).stage_root(&mut batch)?;
         batch.also(seal.change(None)?);
         batch.also(StoredKeyring::seal(&keyring, &root, 1)?.change(None)?);
+        // Whoever is to get the shares must be there: nobody else could ever unseal the store.
+        if nobody_waits() {
+            return Err(CoreError::TookTooLong);
+        }
         fail_point("init.before_commit");
         match records.commit(&batch).await {
             Ok(_) => {}

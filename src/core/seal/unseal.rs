@@ -20,6 +20,8 @@ use super::stored::{Present, StoredSeal};
 
 /// How long sealing may take to note in the store where the audit stands. It seals all the same.
 const LAST_NOTE_MAX: Duration = Duration::from_secs(2);
+/// How long requests that nobody waits for may go on after sealing.
+const UNHEARD_MAX: Duration = Duration::from_secs(2);
 /// How long requests under way may go on using the keys after sealing.
 const LET_GO_MAX: Duration = Duration::from_secs(30);
 const LET_GO_POLL: Duration = Duration::from_millis(5);
@@ -187,14 +189,18 @@ impl Sealing {
     /// when somebody still did.
     pub async fn finished(self) -> bool {
         let Self { core, unsealed } = self;
-        wait_until(|| Arc::strong_count(&unsealed) == 1).await;
+        let let_go = || Arc::strong_count(&unsealed) == 1;
+        if !wait_until(UNHEARD_MAX, let_go).await {
+            core.outliving.cut();
+            wait_until(LET_GO_MAX, let_go).await;
+        }
         let records = Arc::downgrade(&unsealed.records);
         unsealed.mounts.unload();
         unsealed.records.forget();
         // A role that was loaded while the last requests ended must not stay.
         core.trust.clear_roles();
         drop(unsealed);
-        let gone = wait_until(|| records.strong_count() == 0).await;
+        let gone = wait_until(LET_GO_MAX, || records.strong_count() == 0).await;
         if gone {
             tracing::info!("all keys are wiped");
         } else {
@@ -205,10 +211,10 @@ impl Sealing {
     }
 }
 
-async fn wait_until(done: impl Fn() -> bool) -> bool {
+async fn wait_until(longest: Duration, done: impl Fn() -> bool) -> bool {
     let mut waited = Duration::ZERO;
     while !done() {
-        if waited >= LET_GO_MAX {
+        if waited >= longest {
             return false;
         }
         tokio::time::sleep(LET_GO_POLL).await;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 
+use http_body_util::BodyExt;
+use leasehold::api::EdgeLimits;
 use leasehold::audit::file::{FileSink, FileSinkConfig, SyncPolicy};
 use leasehold::core::audit::AuditSink;
 use leasehold::core::peer::ConnectionInfo;
@@ -14,6 +16,7 @@ use leasehold::types::path::ApiPath;
 use leasehold::types::secret::SecretString;
 use serde_json::Map;
 use tempfile::TempDir;
+use tower::ServiceExt;
 
 use super::sweep::{Running, until};
 use super::*;
@@ -89,6 +92,8 @@ async fn a_request_that_is_given_up_at_any_moment_leaves_nothing() {
                 answered_after = Some(times);
                 break;
             }
+            // It goes on for as long as it takes.
+            until("it is over", async || world.test.core.outliving.count() == 0).await;
             // Time for an intent that came to be after its request was given up, not for a lease.
             let mut secs = 0..200;
             until("nothing is leased", async || {
@@ -104,6 +109,38 @@ async fn a_request_that_is_given_up_at_any_moment_leaves_nothing() {
             world.leases().revoke(&row.id).await.unwrap();
         }
     }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_takes_too_long_is_answered_and_goes_on_to_its_end() {
+    let (world, _sink, directory) = audited().await;
+    let (token, running) = (root(&world).await, Running::start(&world));
+    let limits = EdgeLimits { body_bytes_max: 1 << 20, request_timeout: Duration::from_millis(20) };
+    let router = leasehold::api::router(world.test.core.clone(), limits);
+    world.targets.set("pg", Mood::Hanging);
+    let asked = axum::http::Request::get("/v1/db/creds/slow")
+        .header("x-vault-token", &token)
+        .extension(request(&token, "slow", None).connection)
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let answer = router.oneshot(asked).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    // It may have been done all the same, and is not said to be undone.
+    assert!(String::from_utf8_lossy(&body).contains("is not known"), "{body:?}");
+    assert_eq!(world.test.core.outliving.count(), 1);
+    assert_eq!(world.test.core.in_flight.now().len(), 1, "it is still listed");
+    world.targets.set("pg", Mood::Up);
+    until("it is over", async || world.test.core.outliving.count() == 0).await;
+    assert_eq!(world.test.core.in_flight.now().len(), 0);
+    assert_eq!(world.targets.issues(), 1);
+    // Nobody has the credential, so nobody shall.
+    until("it is taken back", async || world.targets.live().is_empty()).await;
+    until("it is forgotten", async || world.rows().await.is_empty()).await;
+    let audit = std::fs::read_to_string(directory.path().join("audit.log")).unwrap();
+    let entry = audit.lines().find(|line| line.contains("db/creds/slow")).unwrap();
+    assert!(entry.contains("nobody waited for the answer"), "{entry}");
     running.end().await;
 }
 

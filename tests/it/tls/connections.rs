@@ -155,19 +155,6 @@ async fn bodies_are_bounded_whether_declared_or_not() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_answered() {
-    let limit = Duration::from_millis(50);
-    let broker = start(ConnectionLimits { request_timeout: limit, ..limits() }).await;
-    let mut stream = broker.friend().connect(broker.address).await.unwrap();
-    let answer = get(&mut stream, "/hold").await.unwrap();
-    assert_eq!(answer.status, 503);
-    assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
-    // It may have been done all the same, and is not said to be undone.
-    assert!(answer.body.contains("is not known"), "{}", answer.body);
-    assert_eq!(get(&mut stream, "/whoami").await.unwrap().status, 200);
-}
-
-#[tokio::test]
 async fn a_drain_finishes_what_was_begun() {
     let broker = start(limits()).await;
     let client = broker.friend();

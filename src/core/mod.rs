@@ -53,4 +53,5 @@ pub mod ui_headers;
 mod unanswered;
 pub mod versions;
 pub mod view;
+pub mod work;
 pub mod wrap;

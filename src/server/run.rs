@@ -32,7 +32,7 @@ use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
 };
 use crate::core::trust::TrustStore;
-use crate::engines::transit::{KeyWork, TransitEngine};
+use crate::engines::transit::{self, TransitEngine};
 use crate::engines::{self, database::DatabaseEngine};
 use crate::scheduler::Scheduler;
 use crate::storage::open::StorageSpec;
@@ -324,7 +324,7 @@ pub fn registry(trust: &Arc<TrustStore>, network: Network) -> Registry {
     registry.engines.insert("ssh", Box::new(engines::ssh::build));
     registry.engines.insert("totp", Box::new(engines::totp::build));
     registry.engines.insert("database", Box::new(|_| Ok(Arc::new(DatabaseEngine::new()))));
-    let work = Arc::new(KeyWork::new());
+    let work = Arc::new(transit::work_queue());
     let transit = move |_: &MountFacts| -> Result<Arc<dyn Engine>, CoreError> {
         Ok(Arc::new(TransitEngine::new(work.clone())))
     };
@@ -349,7 +349,7 @@ pub fn registry(trust: &Arc<TrustStore>, network: Network) -> Registry {
         Ok(Arc::new(LdapMethod::new(directories.clone())))
     };
     registry.methods.insert("ldap", Box::new(ldap));
-    let work = Arc::new(PasswordWork::new());
+    let work = Arc::new(PasswordWork::default());
     let userpass = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
         Ok(Arc::new(UserpassMethod::new(work.clone())))
     };

@@ -12,7 +12,7 @@ use leasehold::core::seal::endpoints;
 use leasehold::core::trust::TrustStore;
 use leasehold::engines;
 use leasehold::engines::database::DatabaseEngine;
-use leasehold::engines::transit::{KeyWork, TransitEngine};
+use leasehold::engines::transit::{self, TransitEngine};
 use leasehold::server::config::Auth;
 use leasehold::server::run::{self, Network};
 use leasehold::types::id::MountAccessor;
@@ -305,7 +305,7 @@ fn routes() -> Vec<(&'static str, String, &'static RouteSpec)> {
         ("database", Arc::new(DatabaseEngine::new())),
         ("ssh", engines::ssh::build(&facts("")).unwrap()),
         ("totp", engines::totp::build(&facts("")).unwrap()),
-        ("transit", Arc::new(TransitEngine::new(Arc::new(KeyWork::new())))),
+        ("transit", Arc::new(TransitEngine::new(Arc::new(transit::work_queue())))),
     ];
     for (name, engine) in &engines {
         found.extend(engine.routes().iter().map(|s| (*name, s.pattern.to_owned(), s)));

@@ -17,7 +17,7 @@ impl Mount {
     fn new() -> Self {
         let scratch = Scratch::new();
         Self {
-            method: UserpassMethod::new(Arc::new(PasswordWork::new())),
+            method: UserpassMethod::new(Arc::new(PasswordWork::default())),
             mount: ScratchMount::new(&scratch, "auth/team/people/"),
             _scratch: scratch,
         }

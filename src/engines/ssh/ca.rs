@@ -134,14 +134,14 @@ impl SshEngine {
                     SshPrivateKey::import(&text)
                         .map_err(|error| CoreError::field("private_key", error.to_string()))
                 });
-                key.await?
+                key.await??
             }
             None if generate => {
                 let kind = key_type(fields, 4096)?;
                 if kind == SshKeyType::Rsa2048 {
                     return Err(CoreError::field("key_bits", "must be 3072 or 4096 to sign"));
                 }
-                self.making.run(move || SshPrivateKey::generate(kind).map_err(failed)).await?
+                self.making.run(move || SshPrivateKey::generate(kind).map_err(failed)).await??
             }
             None => return Err(CoreError::field("private_key", "is required")),
         };

@@ -25,14 +25,12 @@ mod routes;
 mod sign;
 #[cfg(test)]
 mod tests;
-mod work;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use self::work::KeyWork;
 use crate::core::acl::permit::Permit;
 use crate::core::engine::{
     Engine, EngineContext, EngineRequest, IssueError, LeaseFacts, MountFacts, Outcome,
@@ -40,6 +38,7 @@ use crate::core::engine::{
 use crate::core::error::CoreError;
 use crate::core::operation::Operation::{Create, Delete, List, Read, Update};
 use crate::core::route::{Params, RouteSpec};
+use crate::core::work::WorkQueue;
 
 /// Makes the engine of a mount: the builder for the registry.
 ///
@@ -49,12 +48,23 @@ pub fn build(_facts: &MountFacts) -> Result<Arc<dyn Engine>, CoreError> {
     Ok(Arc::new(SshEngine::default()))
 }
 
+/// Most keys being made at once, and most that sign: a new RSA key takes a processor for seconds.
+const RUNNING_MAX: usize = 2;
+/// Most of either that wait for their turn, or run.
+const WAITING_MAX: usize = 64;
+
 /// The engine of one mount.
-#[derive(Default)]
 struct SshEngine {
     /// Two queues, so that who has large keys made does not hold up who has keys signed.
-    making: KeyWork,
-    signing: KeyWork,
+    making: WorkQueue,
+    signing: WorkQueue,
+}
+
+impl Default for SshEngine {
+    fn default() -> Self {
+        let queue = || WorkQueue::new(RUNNING_MAX, WAITING_MAX);
+        Self { making: queue(), signing: queue() }
+    }
 }
 
 #[async_trait]

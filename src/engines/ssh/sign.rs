@@ -58,7 +58,7 @@ impl SshEngine {
     ) -> Result<Reply, CoreError> {
         let role = role::load_ca(ctx, name).await?;
         let kind = ca::key_type(fields, 3072)?;
-        let pair = self.making.run(move || SshPrivateKey::generate(kind).map_err(broken)).await?;
+        let pair = self.making.run(move || SshPrivateKey::generate(kind).map_err(broken)).await??;
         let key = pair.public().clone();
         let signed = self.certify(ctx, name, role, caller, key, fields).await?;
         let mut reply = Reply::data(json!({
@@ -121,7 +121,7 @@ impl SshEngine {
             };
             certificate.sign(&ca.key()?, role.rsa_signature()).map_err(refused)
         });
-        Ok(Signed { serial, line: line.await?, warning: span.warning() })
+        Ok(Signed { serial, line: line.await??, warning: span.warning() })
     }
 }
 

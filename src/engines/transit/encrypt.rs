@@ -213,7 +213,7 @@ impl TransitEngine {
             };
             read.into_iter().map(open).collect()
         };
-        let done = self.work.run(takes_long(&key, items.len(), bytes), work).await?;
+        let done = self.work.run_if(takes_long(&key, items.len(), bytes), work).await?;
         batch::answer(shape, done, true)
     }
 
@@ -401,7 +401,7 @@ impl TransitEngine {
             };
             items.into_iter().map(one).collect()
         };
-        self.work.run(long, work).await
+        self.work.run_if(long, work).await
     }
 
     /// Makes a version to follow one that has encrypted all that it may.

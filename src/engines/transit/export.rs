@@ -243,7 +243,7 @@ impl TransitEngine {
             }
         }
         let work = move || backup.is_usable().then_some(backup);
-        let checked = self.work.run(true, work).await?;
+        let checked = self.work.run(work).await?;
         backup = checked
             .ok_or_else(|| CoreError::field("backup", "holds a version that is no such key"))?;
         backup.key.id = random_uuid()?;

@@ -43,7 +43,7 @@ impl TransitEngine {
         if let Some(key) = self.ring.wrapping(ctx).await? {
             return Ok(key);
         }
-        let made = self.work.run(true, || RsaKey::generate(WRAPPING_SIZE)).await?;
+        let made = self.work.run(|| RsaKey::generate(WRAPPING_SIZE)).await?;
         let made = made.map_err(|error| CoreError::internal(error.to_string()))?;
         let record = WrappingRecord { key: StoredKey::new(made) };
         match ctx.view.write(WRAPPING_KEY, &record, Precondition::Absent).await {
@@ -110,6 +110,6 @@ impl TransitEngine {
             let key = key_wrap::unwrap(&ours, hash, WRAPPING_SIZE.bytes(), &wrapped).ok()?;
             kind.import(&key)
         };
-        self.work.run(true, work).await?.ok_or_else(refused)
+        self.work.run(work).await?.ok_or_else(refused)
     }
 }

@@ -212,7 +212,7 @@ impl TransitEngine {
             return self.kept(ctx, name, &key).await;
         }
         let (kind, size) = (new.kind, new.hmac_key_bytes);
-        let material = self.work.run(kind.is_slow(), move || kind.generate(size)).await??;
+        let material = self.work.run_if(kind.is_slow(), move || kind.generate(size)).await??;
         match self.put_new(ctx, name, &new, material).await {
             Err(error) if error.is_conflict() => {
                 let key = self.existing(ctx, name).await?;
@@ -417,7 +417,7 @@ impl TransitEngine {
             ));
         }
         let (kind, size, id) = (record.kind, record.hmac_key_bytes, record.id.clone());
-        let material = self.work.run(kind.is_slow(), move || kind.generate(size)).await??;
+        let material = self.work.run_if(kind.is_slow(), move || kind.generate(size)).await??;
         self.put_version(ctx, name, &id, after, material).await
     }
 

@@ -29,7 +29,6 @@ mod routes;
 mod schedule;
 mod sign;
 mod stored;
-mod work;
 
 use std::sync::{Arc, Mutex};
 
@@ -37,21 +36,29 @@ use async_trait::async_trait;
 
 use self::meter::Meter;
 use self::ring::Ring;
-pub use self::work::KeyWork;
 use crate::core::acl::permit::Permit;
 use crate::core::engine::{Engine, EngineContext, EngineRequest, Outcome};
 use crate::core::error::CoreError;
 use crate::core::operation::Operation;
 use crate::core::route::{Params, RouteSpec};
 use crate::core::tools;
+use crate::core::work::WorkQueue;
 use crate::crypto::message::RANDOM_NONCES_MAX;
 use crate::types::time::Timestamp;
+
+/// Most long work that waits for its turn, or runs.
+const WAITING_MAX: usize = 256;
+
+/// The long work of a server, for all its mounts: as much at once as there are processors.
+pub fn work_queue() -> WorkQueue {
+    WorkQueue::per_processor(usize::MAX, WAITING_MAX)
+}
 
 /// The engine of one mount.
 pub struct TransitEngine {
     ring: Ring,
     meter: Meter,
-    work: Arc<KeyWork>,
+    work: Arc<WorkQueue>,
     /// Most messages that a version encrypts under random nonces, where the cipher has a limit.
     messages_max: u64,
     /// When the scheduled work has to look at the store again.
@@ -60,11 +67,11 @@ pub struct TransitEngine {
 
 impl TransitEngine {
     /// An engine without keys in memory. `work` is shared by all mounts of a server.
-    pub fn new(work: Arc<KeyWork>) -> Self {
+    pub fn new(work: Arc<WorkQueue>) -> Self {
         Self::metered(work, meter::ALLOWANCE, RANDOM_NONCES_MAX)
     }
 
-    fn metered(work: Arc<KeyWork>, allowance: u64, messages_max: u64) -> Self {
+    fn metered(work: Arc<WorkQueue>, allowance: u64, messages_max: u64) -> Self {
         Self {
             ring: Ring::default(),
             meter: Meter::new(allowance),

@@ -280,7 +280,7 @@ impl TransitEngine {
         let long = takes_long(&key, &read);
         let work =
             move || -> Vec<Done> { read.into_iter().map(|one| sign(manner, &one?)).collect() };
-        let done = self.work.run(long, work).await?;
+        let done = self.work.run_if(long, work).await?;
         batch::answer(shape, done, false)
     }
 
@@ -310,7 +310,7 @@ impl TransitEngine {
             };
             read.into_iter().map(one).collect()
         };
-        let done = self.work.run(long, work).await?;
+        let done = self.work.run_if(long, work).await?;
         batch::answer(shape, done, false)
     }
 
@@ -337,7 +337,7 @@ impl TransitEngine {
             };
             read.into_iter().map(one).collect()
         };
-        let done = self.work.run(long, work).await?;
+        let done = self.work.run_if(long, work).await?;
         batch::answer(shape, done, false)
     }
 

@@ -37,7 +37,7 @@ impl Node {
 
     /// One whose allowances are of so many messages, of which a version may encrypt so many.
     pub(super) fn metered(scratch: &Scratch, allowance: u64, max: u64) -> Self {
-        let engine = TransitEngine::metered(Arc::new(KeyWork::new()), allowance, max);
+        let engine = TransitEngine::metered(Arc::new(work_queue()), allowance, max);
         Self { engine, mount: ScratchMount::new(scratch, "transit/") }
     }
 

@@ -97,6 +97,41 @@ async fn lease_credentials(broker: &Broker, secrets: &mut Needles) {
     secrets.add("first database root password", b"given-93b1f07c55");
 }
 
+/// Has passwords hashed and keys made and used, on the threads that do such work.
+async fn work_with_keys(broker: &Broker, secrets: &mut Needles) {
+    let root = broker.root();
+    let password = "CANARY-password-6d1e9b20c4";
+    let ca = json!({ "generate_signing_key": true, "key_type": "ed25519" });
+    let role = json!({
+        "key_type": "ca", "allow_user_certificates": true, "allowed_users": "*",
+        "default_user": "somebody", "ttl": "1h",
+    });
+    for (path, body) in [
+        ("sys/auth/userpass", json!({ "type": "userpass" })),
+        ("auth/userpass/users/canary", json!({ "password": password })),
+        ("sys/mounts/ssh", json!({ "type": "ssh" })),
+        ("ssh/config/ca", ca),
+        ("ssh/roles/signer", role),
+    ] {
+        root.write(path, body).await.ok();
+    }
+    for _ in 0..8 {
+        let login = broker.nobody();
+        login.write("auth/userpass/login/canary", json!({ "password": password })).await.ok();
+        root.write("ssh/issue/signer", json!({ "key_type": "ed25519" })).await.ok();
+    }
+    secrets.add("password of a user", password.as_bytes());
+    let mounts = root.read("sys/mounts").await.data();
+    let base = format!("{}/", mounts["ssh/"]["uuid"].as_str().unwrap());
+    let opened = Opened::of(broker).await;
+    let stored = opened.record(kinds::MOUNT_DATA, &base, "ca").await;
+    let stored = stored["private_key"].as_str().unwrap();
+    let der = data_encoding::BASE64.decode(stored.as_bytes()).unwrap();
+    // RFC 8410 §7: what precedes the seed is the same in all of them.
+    let seed = der.windows(4).position(|bytes| bytes == [4, 34, 4, 32]).unwrap() + 4;
+    secrets.add("ssh signing key", &der[seed..seed + 32]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_process_knows_nothing_any_more() {
     let broker = Broker::ready(Setup { shares: (3, 2), ..Setup::default() }).await;
@@ -119,6 +154,7 @@ async fn a_sealed_process_knows_nothing_any_more() {
     let refused = broker.root().read("kept/data/canary-path-a77e01d2/none").await;
     assert_eq!(refused.status, 404);
     lease_credentials(&broker, &mut secrets).await;
+    work_with_keys(&broker, &mut secrets).await;
 
     // The control: the search finds what an unsealed server must know.
     let known = found_in(&secrets, broker.pid());

@@ -41,7 +41,7 @@ impl RsaSize {
         }
     }
 
-    const fn library(self) -> KeySize {
+    const fn key_size(self) -> KeySize {
         match self {
             Self::Bits2048 => KeySize::Rsa2048,
             Self::Bits3072 => KeySize::Rsa3072,
@@ -80,7 +80,7 @@ impl RsaHash {
         }
     }
 
-    const fn library(self) -> &'static digest::Algorithm {
+    const fn algorithm(self) -> &'static digest::Algorithm {
         match self {
             Self::Sha256 => &digest::SHA256,
             Self::Sha384 => &digest::SHA384,
@@ -175,7 +175,7 @@ impl RsaKey {
     /// # Errors
     /// When the library has no randomness to give.
     pub fn generate(size: RsaSize) -> Result<SecretBytes, LibraryError> {
-        let pair = KeyPair::generate(size.library()).map_err(|_| LibraryError)?;
+        let pair = KeyPair::generate(size.key_size()).map_err(|_| LibraryError)?;
         let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| LibraryError)?;
         Ok(SecretBytes::copy_of(der.as_ref()))
     }
@@ -225,7 +225,7 @@ impl RsaKey {
         padding: Padding,
         digest: &[u8],
     ) -> Result<Vec<u8>, LibraryError> {
-        let digest = digest::Digest::import_less_safe(digest, hash.library());
+        let digest = digest::Digest::import_less_safe(digest, hash.algorithm());
         let digest = digest.map_err(|_| LibraryError)?;
         let mut out = vec![0u8; self.pair.public_modulus_len()];
         let signed = self.pair.sign_digest(padding.signing(hash), &digest, &mut out);
@@ -280,7 +280,7 @@ impl RsaKey {
 }
 
 fn verify(public: &[u8], hash: RsaHash, padding: Padding, digest: &[u8], signature: &[u8]) -> bool {
-    let Ok(digest) = digest::Digest::import_less_safe(digest, hash.library()) else {
+    let Ok(digest) = digest::Digest::import_less_safe(digest, hash.algorithm()) else {
         return false;
     };
     let key = UnparsedPublicKey::new(padding.verification(hash), public);
@@ -297,7 +297,7 @@ mod tests {
     use crate::crypto::vectors::{Tally, assert_recorded};
 
     fn hashed(hash: RsaHash, message: &[u8]) -> Vec<u8> {
-        digest::digest(hash.library(), message).as_ref().to_vec()
+        digest::digest(hash.algorithm(), message).as_ref().to_vec()
     }
 
     fn hash_of(name: &str) -> RsaHash {

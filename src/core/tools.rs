@@ -3,7 +3,7 @@
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::json;
 
-use crate::crypto::digest::Sha2;
+use crate::crypto::digest::Hash;
 use crate::types::secret::{SecretBytes, SecretString};
 
 use super::engine::EngineRequest;
@@ -26,7 +26,11 @@ pub const RANDOM_FIELDS: &[FieldSpec] = &[
 /// What a request for a digest says.
 pub const HASH_FIELDS: &[FieldSpec] = &[
     field("input", FieldKind::Secret, "What is hashed, in base64."),
-    field("algorithm", FieldKind::Text, "sha2-224, sha2-256 (the default), sha2-384, sha2-512."),
+    field(
+        "algorithm",
+        FieldKind::Text,
+        "sha2-256 (the default); sha2- or sha3-, and 224, 256, 384 or 512.",
+    ),
     FORMAT,
 ];
 /// What random bytes are answered as.
@@ -91,13 +95,9 @@ pub fn hash(
     input: &SecretString,
     encoding: Encoding,
 ) -> Result<String, CoreError> {
-    let algorithm = Sha2::from_name(algorithm).ok_or_else(|| {
-        let problem = if algorithm.starts_with("sha3-") {
-            "is of SHA-3, which is not served; use sha2-224, 256, 384 or 512"
-        } else {
-            "must be sha2-224, sha2-256, sha2-384 or sha2-512"
-        };
-        CoreError::field("algorithm", problem)
+    let algorithm = Hash::from_name(algorithm).filter(|hash| hash.resists_collisions());
+    let algorithm = algorithm.ok_or_else(|| {
+        CoreError::field("algorithm", "must be sha2- or sha3-, and 224, 256, 384 or 512")
     })?;
     let bytes = BASE64.decode(input.expose().as_bytes());
     let bytes = bytes.map_err(|_| CoreError::field("input", "is not base64"))?;
@@ -158,6 +158,9 @@ mod tests {
         let abc = SecretString::new("YWJj".into());
         let hex = hash("sha2-224", &abc, Encoding::Hex).unwrap();
         assert_eq!(hex, "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7");
+        // FIPS 202 example.
+        let hex = hash("sha3-224", &abc, Encoding::Hex).unwrap();
+        assert_eq!(hex, "e642824c3f8cf24ad09234ee7d3c766fc9a3a5168d0c94ad73b46fdf");
         let base64 = hash("sha2-256", &abc, Encoding::Base64).unwrap();
         assert_eq!(base64, "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
         let nothing = SecretString::new(String::new());
@@ -169,7 +172,8 @@ mod tests {
     fn what_is_not_served_is_refused_by_field_and_not_repeated() {
         let input = SecretString::new("hunter2?".into());
         for (algorithm, field) in [
-            ("sha3-256", "algorithm"),
+            ("sha1", "algorithm"),
+            ("sha3-255", "algorithm"),
             ("md5", "algorithm"),
             ("", "algorithm"),
             ("sha2-256", "input"),

@@ -3,9 +3,10 @@
 use aws_lc_rs::digest;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
-    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
-    OaepAlgorithm, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
-    PublicEncryptingKey, RsaParameters, RsaPssSaltLength,
+    KeyPair, KeyPairComponents, KeySize, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384,
+    OAEP_SHA512_MGF1SHA512, OaepAlgorithm, OaepPrivateDecryptingKey, OaepPublicEncryptingKey,
+    PrivateDecryptingKey, PublicEncryptingKey, PublicKeyComponents, RsaParameters,
+    RsaPssSaltLength,
 };
 use aws_lc_rs::signature::{
     self, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
@@ -15,7 +16,7 @@ use aws_lc_rs::signature::{
 use zeroize::Zeroizing;
 
 use super::aead::AeadError;
-use super::digest::Sha2;
+use super::digest::Hash;
 use super::pem;
 use super::signing::{LibraryError, NotAKey};
 use crate::types::secret::{SecretBytes, SecretString};
@@ -62,13 +63,18 @@ pub enum RsaHash {
 }
 
 impl RsaHash {
-    /// The member of SHA-2, if it is one that is used with RSA.
-    pub const fn of(hash: Sha2) -> Option<Self> {
+    /// That hash, if it is one that is used with RSA.
+    pub const fn of(hash: Hash) -> Option<Self> {
         match hash {
-            Sha2::Sha224 => None,
-            Sha2::Sha256 => Some(Self::Sha256),
-            Sha2::Sha384 => Some(Self::Sha384),
-            Sha2::Sha512 => Some(Self::Sha512),
+            Hash::Sha256 => Some(Self::Sha256),
+            Hash::Sha384 => Some(Self::Sha384),
+            Hash::Sha512 => Some(Self::Sha512),
+            Hash::Sha1
+            | Hash::Sha224
+            | Hash::Sha3x224
+            | Hash::Sha3x256
+            | Hash::Sha3x384
+            | Hash::Sha3x512 => None,
         }
     }
 
@@ -161,6 +167,26 @@ impl Padding {
     }
 }
 
+/// The numbers of a private key (RFC 8017 §3.2), big-endian and without zeros in front.
+pub struct RsaNumbers<'n> {
+    /// The modulus.
+    pub n: &'n SecretBytes,
+    /// The public exponent.
+    pub e: &'n SecretBytes,
+    /// The private exponent.
+    pub d: &'n SecretBytes,
+    /// The first prime.
+    pub p: &'n SecretBytes,
+    /// The second prime.
+    pub q: &'n SecretBytes,
+    /// `d` modulo `p - 1`.
+    pub d_p: &'n SecretBytes,
+    /// `d` modulo `q - 1`.
+    pub d_q: &'n SecretBytes,
+    /// The inverse of `q` modulo `p`.
+    pub q_inverse: &'n SecretBytes,
+}
+
 /// An RSA key.
 pub struct RsaKey {
     pair: KeyPair,
@@ -188,6 +214,25 @@ impl RsaKey {
         let key = Self::read(size, pkcs8)?;
         let der: Pkcs8V1Der<'_> = key.pair.as_der().map_err(|_| NotAKey)?;
         Ok(SecretBytes::copy_of(der.as_ref()))
+    }
+
+    /// The key with these numbers, as it is kept.
+    ///
+    /// # Errors
+    /// When they do not belong together, or are those of a key of another size.
+    pub fn from_numbers(size: RsaSize, numbers: &RsaNumbers<'_>) -> Result<SecretBytes, NotAKey> {
+        let pair = KeyPair::from_components(&KeyPairComponents {
+            public_key: PublicKeyComponents { n: numbers.n.expose(), e: numbers.e.expose() },
+            d: numbers.d.expose(),
+            p: numbers.p.expose(),
+            q: numbers.q.expose(),
+            dP: numbers.d_p.expose(),
+            dQ: numbers.d_q.expose(),
+            qInv: numbers.q_inverse.expose(),
+        });
+        let pair = pair.map_err(|_| NotAKey)?;
+        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| NotAKey)?;
+        Self::import(size, der.as_ref())
     }
 
     /// Readies a key that was kept.

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_ASN1_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm, Ed25519KeyPair, KeyPair, UnparsedPublicKey,
 };
+use zeroize::Zeroizing;
 
 use super::kdf::hkdf;
 use super::pem;
@@ -135,6 +136,15 @@ impl Curve {
         }
     }
 
+    /// Length of a coordinate and of a private key, in bytes.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
     fn signing(self, marshaling: Marshaling) -> &'static EcdsaSigningAlgorithm {
         match (self, marshaling) {
             (Self::P256, Marshaling::Asn1) => &ECDSA_P256_SHA256_ASN1_SIGNING,
@@ -199,6 +209,34 @@ impl EcdsaKey {
     /// When there is none, or it is of another curve.
     pub fn import(curve: Curve, pkcs8: &[u8]) -> Result<SecretBytes, NotAKey> {
         let pair = EcdsaKeyPair::from_pkcs8(curve.signing(Marshaling::Asn1), pkcs8);
+        let document = pair.map_err(|_| NotAKey)?.to_pkcs8v1().map_err(|_| NotAKey)?;
+        Ok(SecretBytes::copy_of(document.as_ref()))
+    }
+
+    /// The key with these numbers, big-endian and without zeros in front, as it is kept.
+    ///
+    /// # Errors
+    /// When the public point is not that of the private number, or not on that curve.
+    pub fn from_numbers(
+        curve: Curve,
+        private: &[u8],
+        x: &[u8],
+        y: &[u8],
+    ) -> Result<SecretBytes, NotAKey> {
+        let padded = |number: &[u8]| {
+            let zeros = curve.bytes().checked_sub(number.len()).ok_or(NotAKey)?;
+            let mut fixed = Zeroizing::new(Vec::with_capacity(curve.bytes()));
+            fixed.resize(zeros, 0);
+            fixed.extend_from_slice(number);
+            Ok(fixed)
+        };
+        // Uncompressed (SEC 1 §2.3.3).
+        let point = [&[4], padded(x)?.as_slice(), padded(y)?.as_slice()].concat();
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(
+            curve.signing(Marshaling::Asn1),
+            &padded(private)?,
+            &point,
+        );
         let document = pair.map_err(|_| NotAKey)?.to_pkcs8v1().map_err(|_| NotAKey)?;
         Ok(SecretBytes::copy_of(document.as_ref()))
     }

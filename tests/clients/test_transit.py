@@ -1,6 +1,7 @@
 """Cryptography as a service, by hvac and by OpenBao's command line, and against OpenBao's own server."""
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +19,10 @@ from broker import WithBroker
 
 BAO = os.environ["BAO"]
 CIPHERS = ["aes256-gcm96", "chacha20-poly1305"]
+ALL = [
+    "aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", "ed25519",
+    "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "rsa-3072", "rsa-4096", "hmac",
+]
 SIGNERS = ["ed25519", "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048"]
 
 
@@ -177,11 +182,98 @@ class Transit(WithBroker):
         checked = transit.verify_signed_data("s-ed25519", hash_input=HELLO, hmac=mac)
         self.assertTrue(checked["data"]["valid"])
 
+        for algorithm, length in [("sha1", 20), ("sha2-224", 28), ("sha3-384", 48)]:
+            mac = transit.generate_hmac("s-ed25519", hash_input=HELLO, algorithm=algorithm)
+            mac = mac["data"]["hmac"]
+            self.assertEqual(len(base64.b64decode(mac.rpartition(":")[2])), length)
+            checked = transit.verify_signed_data(
+                "s-ed25519", hash_input=HELLO, hmac=mac, hash_algorithm=algorithm
+            )
+            self.assertTrue(checked["data"]["valid"])
+        digest = b64(hashlib.sha512(b"hello").digest())
+        by_digest = {"hash_algorithm": "sha2-512", "prehashed": True}
+        for kind in ["ecdsa-p256", "rsa-2048"]:
+            signed = transit.sign_data("s-" + kind, hash_input=digest, key_version=1, **by_digest)
+            checked = transit.verify_signed_data(
+                "s-" + kind,
+                hash_input=HELLO,
+                signature=signed["data"]["signature"],
+                hash_algorithm="sha2-512",
+            )
+            self.assertTrue(checked["data"]["valid"], kind)
+        many = [{"input": HELLO}, {"input": CONTEXT}]
+        signed = transit.sign_data("s-ed25519", batch_input=many)["data"]["batch_results"]
+        self.assertEqual(len({one["signature"] for one in signed}), 2)
+        transit.create_key("s-derived", key_type="ed25519", derived=True)
+        signed = transit.sign_data("s-derived", hash_input=HELLO, context=CONTEXT)["data"]
+        for context, valid in [(CONTEXT, True), (HELLO, False)]:
+            checked = transit.verify_signed_data(
+                "s-derived", hash_input=HELLO, signature=signed["signature"], context=context
+            )
+            self.assertEqual(checked["data"]["valid"], valid)
+
+    def test_contexts(self):
+        transit = self.transit
+        transit.create_key("d", derived=True)
+        sealed = transit.encrypt_data("d", plaintext=HELLO, context=CONTEXT, associated_data=HELLO)
+        sealed = sealed["data"]["ciphertext"]
+        opened = transit.decrypt_data("d", ciphertext=sealed, context=CONTEXT, associated_data=HELLO)
+        self.assertEqual(opened["data"]["plaintext"], HELLO)
+        for context, data in [(HELLO, HELLO), (CONTEXT, CONTEXT), (CONTEXT, None), (None, HELLO)]:
+            with self.assertRaises(hvac.exceptions.InvalidRequest):
+                transit.decrypt_data("d", ciphertext=sealed, context=context, associated_data=data)
+        plain = transit.encrypt_data("d", plaintext=HELLO, context=CONTEXT)["data"]["ciphertext"]
+        transit.rotate_key("d")
+        again = transit.rewrap_data("d", ciphertext=plain, context=CONTEXT, key_version=2)
+        self.assertTrue(again["data"]["ciphertext"].startswith("vault:v2:"))
+        items = [{"ciphertext": plain, "context": CONTEXT}, {"ciphertext": plain, "context": HELLO}]
+        results = transit.rewrap_data("d", None, batch_input=items)["data"]["batch_results"]
+        self.assertEqual(["ciphertext" in one for one in results], [True, False])
+        made = transit.generate_data_key("d", key_type="wrapped", context=CONTEXT, bits=512)["data"]
+        self.assertNotIn("plaintext", made)
+        opened = transit.decrypt_data("d", ciphertext=made["ciphertext"], context=CONTEXT)["data"]
+        self.assertEqual(len(base64.b64decode(opened["plaintext"])), 64)
+        # A key that is made by being used.
+        transit.encrypt_data(
+            "d-new", plaintext=HELLO, context=CONTEXT, type="chacha20-poly1305",
+            convergent_encryption=True,
+        )
+        made = transit.read_key("d-new")["data"]
+        self.assertEqual(
+            (made["type"], made["derived"], made["convergent_encryption"]),
+            ("chacha20-poly1305", True, True),
+        )
+
+    def test_exports(self):
+        transit = self.transit
+        transit.create_key("e", exportable=True, key_type="ecdsa-p256")
+        transit.rotate_key("e")
+        for part, begin in [
+            ("signing-key", "-----BEGIN EC PRIVATE KEY"),
+            ("public-key", "-----BEGIN PUBLIC KEY"),
+            ("hmac-key", ""),
+        ]:
+            keys = transit.export_key("e", key_type=part)["data"]["keys"]
+            self.assertEqual(sorted(keys), ["1", "2"])
+            self.assertTrue(keys["1"].startswith(begin))
+            keys = transit.export_key("e", key_type=part, version="latest")["data"]["keys"]
+            self.assertEqual(list(keys), ["2"])
+        transit.create_key("e-closed")
+        with self.assertRaisesRegex(hvac.exceptions.InvalidRequest, "not exportable"):
+            transit.export_key("e-closed", key_type="encryption-key")
+
     def test_tools(self):
         made = self.transit.generate_random_bytes(n_bytes=16)["data"]["random_bytes"]
         self.assertEqual(len(base64.b64decode(made)), 16)
-        summed = self.transit.hash_data(HELLO, algorithm="sha2-256")["data"]["sum"]
-        self.assertTrue(summed.startswith("2cf24dba"))
+        made = self.transit.generate_random_bytes(n_bytes=16, output_format="hex")["data"]
+        self.assertEqual(len(bytes.fromhex(made["random_bytes"])), 16)
+        for algorithm, standard in [
+            ("sha2-256", hashlib.sha256), ("sha3-256", hashlib.sha3_256), ("sha3-512", hashlib.sha3_512)
+        ]:
+            summed = self.transit.hash_data(HELLO, algorithm=algorithm)["data"]["sum"]
+            self.assertEqual(summed, standard(b"hello").hexdigest())
+            summed = self.transit.hash_data(HELLO, algorithm=algorithm, output_format="base64")
+            self.assertEqual(summed["data"]["sum"], b64(standard(b"hello").digest()))
 
     def test_backups(self):
         transit = self.transit
@@ -226,7 +318,34 @@ class Transit(WithBroker):
         exported = json.loads(bao("read", "-format=json", "transit/export/encryption-key/line"))
         self.assertEqual(sorted(exported["data"]["keys"]), ["1", "2"])
         self.assertIn("line", bao("list", "transit/keys"))
+        bao("delete", "transit/keys/line/soft-delete")
+        self.assertTrue(json.loads(bao("read", "-format=json", "transit/keys/line"))["data"]["soft_deleted"])
+        bao("write", "-f", "transit/keys/line/soft-delete-restore")
         bao("delete", "transit/keys/line")
+
+        # Keys that it wraps itself.
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        pair = rsa.generate_private_key(65537, 2048)
+        der = pair.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        with open(self.broker.path("pair"), "w") as file:
+            file.write(b64(der))
+        secret = os.urandom(32)
+        bao("transit", "import", "transit/keys/brought", b64(secret), "type=aes256-gcm96", "exportable=true")
+        bao("transit", "import", "transit/keys/pair", "@" + self.broker.path("pair"), "type=rsa-2048")
+        bao("transit", "import-version", "transit/keys/brought", b64(os.urandom(32)))
+        keys = json.loads(bao("read", "-format=json", "transit/export/encryption-key/brought"))["data"]["keys"]
+        self.assertEqual((keys["1"], len(keys)), (b64(secret), 2))
+        told = json.loads(bao("read", "-format=json", "transit/keys/pair"))["data"]
+        public = pair.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.assertEqual(told["keys"]["1"]["public_key"].strip(), public.decode().strip())
+        self.assertTrue(told["imported_key"])
 
 
 class BothWays(Transit):
@@ -301,10 +420,67 @@ class BothWays(Transit):
                         )
                         self.assertTrue(checked["data"]["valid"], (name, manner))
 
+    def test_backups(self):
+        for kind in ALL:
+            name = "backup-" + kind
+            self.theirs.create_key(
+                name, key_type=kind, exportable=True, allow_plaintext_backup=True,
+                auto_rotate_period="24h",
+            )
+            self.theirs.rotate_key(name)
+            proof = self.proof(self.theirs, kind, name)
+            self.restored(name)
+            self.assertTrue(self.holds(self.transit, kind, name, proof), name)
+            told, ours = self.theirs.read_key(name)["data"], self.transit.read_key(name)["data"]
+            for field in ["type", "latest_version", "exportable", "auto_rotate_period", "imported_key"]:
+                self.assertEqual(told[field], ours[field], (name, field))
+            self.assertEqual(sorted(told["keys"]), sorted(ours["keys"]))
+            if kind in SIGNERS:
+                public = [keys["keys"]["2"]["public_key"].strip() for keys in (told, ours)]
+                self.assertEqual(public[0], public[1], name)
+            # And on from there, as with any other key.
+            self.transit.rotate_key(name)
+            again = self.proof(self.transit, kind, name)
+            self.assertTrue(self.holds(self.transit, kind, name, again), name)
+            self.assertTrue(self.holds(self.transit, kind, name, proof), name)
+
+        for kind in CIPHERS:
+            name = "backup-convergent-" + kind
+            self.theirs.create_key(
+                name, key_type=kind, derived=True, convergent_encryption=True, exportable=True,
+                allow_plaintext_backup=True,
+            )
+            self.restored(name)
+            one, other = (
+                server.encrypt_data(name, plaintext=HELLO, context=CONTEXT)["data"]["ciphertext"]
+                for server in (self.theirs, self.transit)
+            )
+            self.assertEqual(one, other)
+
+    def restored(self, name):
+        self.transit.restore_key(self.theirs.backup_key(name)["data"]["backup"])
+
+    def proof(self, server, kind, name):
+        """What shows that a server has that key."""
+        if kind == "hmac":
+            return server.generate_hmac(name, hash_input=HELLO)["data"]["hmac"]
+        if kind in SIGNERS and not kind.startswith("rsa"):
+            return server.sign_data(name, hash_input=HELLO)["data"]["signature"]
+        return server.encrypt_data(name, plaintext=HELLO)["data"]["ciphertext"]
+
+    def holds(self, server, kind, name, proof):
+        if kind == "hmac":
+            return server.verify_signed_data(name, hash_input=HELLO, hmac=proof)["data"]["valid"]
+        if kind in SIGNERS and not kind.startswith("rsa"):
+            checked = server.verify_signed_data(name, hash_input=HELLO, signature=proof)
+            return checked["data"]["valid"]
+        return server.decrypt_data(name, ciphertext=proof)["data"]["plaintext"] == HELLO
+
     def manners(self, kind):
         manners = [{}, {"hash_algorithm": "sha2-512"}]
         if kind.startswith("ecdsa"):
             manners += [{"marshaling_algorithm": "jws"}, {"hash_algorithm": "sha2-224"}]
+            manners += [{"hash_algorithm": "sha3-224"}, {"hash_algorithm": "sha3-512"}]
         if kind.startswith("rsa"):
             manners += [
                 {"signature_algorithm": "pkcs1v15"},
@@ -316,7 +492,7 @@ class BothWays(Transit):
 def load_tests(loader, _standard, _pattern):
     suite = unittest.TestSuite()
     suite.addTests(loader.loadTestsFromTestCase(Transit))
-    for name in ["test_ciphertexts", "test_derived_keys", "test_signatures"]:
+    for name in ["test_backups", "test_ciphertexts", "test_derived_keys", "test_signatures"]:
         suite.addTest(BothWays(name))
     return suite
 

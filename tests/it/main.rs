@@ -39,3 +39,4 @@ mod storage;
 mod support;
 mod tidy;
 mod tls;
+mod transit;

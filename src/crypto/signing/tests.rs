@@ -1,7 +1,7 @@
 use data_encoding::BASE64;
 
 use super::*;
-use crate::crypto::digest::Sha2;
+use crate::crypto::digest::Hash;
 use crate::crypto::vectors::{Tally, assert_recorded};
 
 const CURVES: [Curve; 3] = [Curve::P256, Curve::P384, Curve::P521];
@@ -34,10 +34,13 @@ fn published_ecdsa_signatures_hold_whatever_the_hash() {
             _ => Curve::P521,
         };
         let marshaling = if name.ends_with("_p1363") { Fixed } else { Asn1 };
-        let hash = match name.split('_').nth(2).unwrap() {
-            "sha256" => Sha2::Sha256,
-            "sha384" => Sha2::Sha384,
-            _ => Sha2::Sha512,
+        let hash = match name.splitn(3, '_').nth(2).unwrap().trim_end_matches("_p1363") {
+            "sha256" => Hash::Sha256,
+            "sha384" => Hash::Sha384,
+            "sha3_256" => Hash::Sha3x256,
+            "sha3_384" => Hash::Sha3x384,
+            "sha3_512" => Hash::Sha3x512,
+            _ => Hash::Sha512,
         };
         let mut tally = Tally::new("transit ecdsa", name);
         for group in TestSet::load(name.parse().unwrap()).unwrap().test_groups {
@@ -58,13 +61,18 @@ fn published_ecdsa_signatures_hold_whatever_the_hash() {
             "ecdsa_secp256r1_sha256_p1363",
             "ecdsa_secp256r1_sha512",
             "ecdsa_secp256r1_sha512_p1363",
+            "ecdsa_secp256r1_sha3_256",
+            "ecdsa_secp256r1_sha3_512",
             "ecdsa_secp384r1_sha256",
             "ecdsa_secp384r1_sha384",
             "ecdsa_secp384r1_sha384_p1363",
             "ecdsa_secp384r1_sha512",
             "ecdsa_secp384r1_sha512_p1363",
+            "ecdsa_secp384r1_sha3_384",
+            "ecdsa_secp384r1_sha3_512",
             "ecdsa_secp521r1_sha512",
             "ecdsa_secp521r1_sha512_p1363",
+            "ecdsa_secp521r1_sha3_512",
         ]
         .map(suite),
     );
@@ -79,7 +87,7 @@ fn ecdsa_keys_sign_in_both_forms_and_are_read_again() {
             assert_eq!(EcdsaKey::new(other, &kept).is_ok(), other == curve);
         }
         let key = EcdsaKey::new(curve, &kept).unwrap();
-        for hash in [Sha2::Sha224, Sha2::Sha256, Sha2::Sha384, Sha2::Sha512] {
+        for hash in Hash::ALL {
             let (digest, other) = (hash.digest(b"message"), hash.digest(b"other"));
             for (one, another) in
                 [(Marshaling::Asn1, Marshaling::Fixed), (Marshaling::Fixed, Marshaling::Asn1)]

@@ -3,6 +3,7 @@
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
+use super::TransitEngine;
 use crate::core::error::CoreError;
 use crate::core::fields::{FieldError, Fields};
 use crate::core::reply::{Reply, Status};
@@ -90,6 +91,19 @@ pub(super) fn items(fields: Fields, slow: bool) -> Result<(Vec<Fields>, Shape), 
         items.push(item);
     }
     Ok((items, Shape { references: Some(references), partial }))
+}
+
+impl TransitEngine {
+    /// Does `work` to each of the items that could be read: here, or elsewhere when it takes long.
+    pub(super) async fn each<T: Send + 'static, R: Send + 'static>(
+        &self,
+        long: bool,
+        items: Vec<Result<T, ItemError>>,
+        work: impl Fn(T) -> Result<R, ItemError> + Send + 'static,
+    ) -> Result<Vec<Result<R, ItemError>>, CoreError> {
+        let all = move || items.into_iter().map(|item| work(item?)).collect();
+        self.work.run_if(long, all).await
+    }
 }
 
 /// Answers what became of the items. `strict` says so by the status, too, when some were not done.

@@ -164,7 +164,7 @@ impl TransitEngine {
     ) -> Result<Reply, CoreError> {
         let fields = request.fields;
         let key = match self.ring.key(ctx, name).await? {
-            Some(key) => key,
+            Some(key) => key.in_use()?,
             None if request.operation == Operation::Create => {
                 self.create_on_demand(ctx, name, &fields).await?
             }
@@ -190,7 +190,7 @@ impl TransitEngine {
         name: &str,
         fields: Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         needs_encryption(&key)?;
         let (items, shape) = batch::items(fields, key.record.kind.is_slow())?;
         let mut read = Vec::with_capacity(items.len());
@@ -203,17 +203,13 @@ impl TransitEngine {
             read.push(one);
         }
         let mode = Mode::of(&key.record);
-        let work = move || -> Vec<batch::Done> {
-            let open = |one: Result<(Sealed, Around), ItemError>| {
-                let (sealed, around) = one?;
-                let plaintext = open(mode, &sealed, &around)?;
-                let mut map = Map::new();
-                map.insert("plaintext".into(), json!(BASE64.encode(plaintext.expose())));
-                Ok(map)
-            };
-            read.into_iter().map(open).collect()
+        let long = takes_long(&key, items.len(), bytes);
+        let one = move |(sealed, around)| {
+            let plaintext = open(mode, &sealed, &around)?;
+            let text = BASE64.encode(plaintext.expose());
+            Ok(Map::from_iter([("plaintext".to_owned(), json!(text))]))
         };
-        let done = self.work.run_if(takes_long(&key, items.len(), bytes), work).await?;
+        let done = self.each(long, read, one).await?;
         batch::answer(shape, done, true)
     }
 
@@ -223,7 +219,7 @@ impl TransitEngine {
         name: &str,
         fields: Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         needs_encryption(&key)?;
         let (items, shape) = batch::items(fields, key.record.kind.is_slow())?;
         let mut read = Vec::with_capacity(items.len());
@@ -251,7 +247,7 @@ impl TransitEngine {
             "wrapped" => false,
             _ => return Err(CoreError::field("plaintext", "must be plaintext or wrapped")),
         };
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         needs_encryption(&key)?;
         let bytes = match fields.integer("bits")? {
             Some(128) => 16,
@@ -341,7 +337,7 @@ impl TransitEngine {
             if !again {
                 return self.seal_with(&key, ready, items).await;
             }
-            key = self.existing(ctx, name).await?;
+            key = self.usable(ctx, name).await?;
         }
         Err(CoreError::invalid("the versions of the key change too fast: try again"))
     }
@@ -386,22 +382,18 @@ impl TransitEngine {
         });
         let long = takes_long(key, items.len(), bytes);
         let (mode, latest) = (Mode::of(&key.record), key.record.latest_version);
-        let work = move || {
-            let one = |item: Result<ToSeal, ItemError>| {
-                let ToSeal { source, around, wanted } = item?;
-                let number = if wanted == 0 { latest } else { wanted };
-                let missing = || ItemError::new("that version of the key was trimmed away");
-                let version = ready.get(&number).ok_or_else(missing)?;
-                match source {
-                    Source::Plain(plaintext) => seal(mode, version, &around, &plaintext),
-                    Source::Sealed(sealed) => {
-                        seal(mode, version, &around, &open(mode, &sealed, &around)?)
-                    }
+        let one = move |ToSeal { source, around, wanted }| {
+            let number = if wanted == 0 { latest } else { wanted };
+            let missing = || ItemError::new("that version of the key was trimmed away");
+            let version = ready.get(&number).ok_or_else(missing)?;
+            match source {
+                Source::Plain(plaintext) => seal(mode, version, &around, &plaintext),
+                Source::Sealed(sealed) => {
+                    seal(mode, version, &around, &open(mode, &sealed, &around)?)
                 }
-            };
-            items.into_iter().map(one).collect()
+            }
         };
-        self.work.run_if(long, work).await
+        self.each(long, items, one).await
     }
 
     /// Makes a version to follow one that has encrypted all that it may.
@@ -411,7 +403,7 @@ impl TransitEngine {
         name: &str,
         number: u64,
     ) -> Result<(), CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         if !key.record.rotates() {
             return Err(exhausted());
         }

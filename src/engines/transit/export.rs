@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::TransitEngine;
+use super::foreign;
 use super::keys::{ROTATION_SECS_MIN, mark_gone, remove_gone, stored_versions};
 use super::kind::{Family, HMAC_KEY_BYTES_MAX, KeyKind};
 use super::meter::UsedRecord;
@@ -97,7 +98,7 @@ fn told(kind: KeyKind, number: u64, part: Part, record: &VersionRecord) -> Optio
 
 /// A key with all its versions.
 #[derive(Serialize, Deserialize)]
-struct Backup {
+pub(super) struct Backup {
     format: String,
     name: String,
     key: KeyRecord,
@@ -107,24 +108,41 @@ struct Backup {
 }
 
 impl Backup {
-    fn parse(text: &str) -> Result<Self, CoreError> {
-        let refused = || CoreError::field("backup", "is not a backup of a key that was made here");
+    /// What was kept of a key whose messages nobody has counted.
+    pub(super) fn of(name: String, key: KeyRecord, versions: BTreeMap<u64, VersionRecord>) -> Self {
+        Self { format: FORMAT.to_owned(), name, key, versions, used: BTreeMap::new() }
+    }
+
+    /// Reads a backup of ours, or one of OpenBao's. Takes long: it readies every version.
+    ///
+    /// # Errors
+    /// When it is neither, or holds something that is no such key.
+    fn read(text: &str) -> Result<Self, CoreError> {
+        let refused = || CoreError::field("backup", "is not a backup of a key");
         let bytes = BASE64.decode(text.as_bytes()).map_err(|_| refused())?;
         let bytes = Zeroizing::new(bytes);
-        let backup: Self = serde_json::from_slice(&bytes).map_err(|_| refused())?;
-        let key = &backup.key;
-        let all = key.oldest()..=key.latest_version;
-        if backup.format != FORMAT
-            || key.check().is_err()
-            || backup.versions.len() > VERSIONS_MAX
-            || !backup.versions.keys().copied().eq(all)
-            || (key.derived && !key.kind.derives())
-            || (key.convergent && !(key.derived && key.kind.is_cipher()))
-            || !has_sound_settings(key)
-        {
+        let ours = serde_json::from_slice::<Self>(&bytes).ok();
+        let backup = ours.or_else(|| foreign::read(&bytes)).ok_or_else(refused)?;
+        if !backup.is_sound() {
             return Err(refused());
         }
+        if !backup.is_usable() {
+            return Err(CoreError::field("backup", "holds a version that is no such key"));
+        }
         Ok(backup)
+    }
+
+    /// Whether its parts go together.
+    fn is_sound(&self) -> bool {
+        let key = &self.key;
+        let all = key.oldest()..=key.latest_version;
+        self.format == FORMAT
+            && key.check().is_ok()
+            && self.versions.len() <= VERSIONS_MAX
+            && self.versions.keys().copied().eq(all)
+            && (!key.derived || key.kind.derives())
+            && (!key.convergent || (key.derived && key.kind.is_cipher()))
+            && has_sound_settings(key)
     }
 
     /// Whether every version is a key of the type that it says.
@@ -151,7 +169,7 @@ impl TransitEngine {
         version: &str,
     ) -> Result<Reply, CoreError> {
         let part = Part::parse(part)?;
-        let key = self.ring.key(ctx, name).await?.ok_or(CoreError::NotFound)?;
+        let key = self.ring.key(ctx, name).await?.ok_or(CoreError::NotFound)?.in_use()?;
         let record = &key.record;
         if !part.is_in(record.kind) {
             let kind = record.kind.name();
@@ -189,7 +207,7 @@ impl TransitEngine {
         ctx: &EngineContext<'_>,
         name: &str,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         if !key.record.exportable || !key.record.allow_plaintext_backup {
             return Err(CoreError::invalid(
                 "a backup holds the key in clear: set exportable and allow_plaintext_backup in \
@@ -205,13 +223,8 @@ impl TransitEngine {
                 used.insert(number, entry.value);
             }
         }
-        let backup = Backup {
-            format: FORMAT.to_owned(),
-            name: name.to_owned(),
-            key: key.record.clone(),
-            versions: stored_versions(ctx, &everything).await?.into_iter().collect(),
-            used,
-        };
+        let versions = stored_versions(ctx, &everything).await?.into_iter().collect();
+        let backup = Backup { used, ..Backup::of(name.to_owned(), key.record.clone(), versions) };
         let text = serde_json::to_vec(&backup).map(Zeroizing::new);
         let text = text.map_err(|_| CoreError::internal("a backup cannot be written"))?;
         Ok(Reply::data(json!({ "backup": BASE64.encode(&text) })))
@@ -226,7 +239,8 @@ impl TransitEngine {
         let text = fields.secret("backup")?;
         let text = text.ok_or_else(|| CoreError::field("backup", "is required"))?;
         let force = fields.boolean("force")?.unwrap_or(false);
-        let mut backup = Backup::parse(text.expose())?;
+        let read = move || Backup::read(text.expose());
+        let mut backup = self.work.run(read).await??;
         let name = if name.is_empty() { backup.name.clone() } else { name.to_owned() };
         let at = key_name(&name)?;
         let before = ctx.view.get_fresh::<KeyRecord>(&at).await?;
@@ -242,10 +256,6 @@ impl TransitEngine {
                 ));
             }
         }
-        let work = move || backup.is_usable().then_some(backup);
-        let checked = self.work.run(work).await?;
-        backup = checked
-            .ok_or_else(|| CoreError::field("backup", "holds a version that is no such key"))?;
         backup.key.id = random_uuid()?;
         match put_restored(ctx, &name, &backup, before).await {
             Err(error) if error.is_conflict() => Err(exists()),

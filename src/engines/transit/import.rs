@@ -84,7 +84,7 @@ impl TransitEngine {
         name: &str,
         fields: &Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         if !key.record.imported {
             return Err(CoreError::invalid("the key was made here: it takes no imported versions"));
         }

@@ -10,6 +10,7 @@ use super::record::{
     used_name, version_name, versions_dir,
 };
 use super::ring::{OpenKey, Version};
+use super::settings::Settings;
 use super::stored::StoredKey;
 use super::{TransitEngine, batch, no_such_key};
 use crate::core::engine::EngineContext;
@@ -143,6 +144,7 @@ impl NewKey {
             imported: self.imported,
             allow_rotation: self.allow_rotation,
             hmac_key_bytes: if self.kind == KeyKind::Hmac { self.hmac_key_bytes } else { 0 },
+            soft_deleted: false,
         };
         self.rules.apply(&mut key)?;
         Ok(key)
@@ -196,6 +198,18 @@ impl TransitEngine {
         self.ring.key(ctx, name).await?.ok_or_else(no_such_key)
     }
 
+    /// The key `name`, to do something with it.
+    ///
+    /// # Errors
+    /// `Invalid` when there is none, or it is soft-deleted.
+    pub(super) async fn usable(
+        &self,
+        ctx: &EngineContext<'_>,
+        name: &str,
+    ) -> Result<Arc<OpenKey>, CoreError> {
+        self.existing(ctx, name).await?.in_use()
+    }
+
     pub(super) async fn list(&self, ctx: &EngineContext<'_>) -> Result<Reply, CoreError> {
         Reply::listing(ctx.view.list(KEYS).await?)
     }
@@ -241,6 +255,11 @@ impl TransitEngine {
         name: &str,
         fields: &Fields,
     ) -> Result<Arc<OpenKey>, CoreError> {
+        if Settings::load(ctx).await?.disable_upsert {
+            return Err(CoreError::invalid(
+                "there is no key of that name, and encrypting makes none: see config/keys",
+            ));
+        }
         let mut new = NewKey::read(&fields.only(&["type"]))?;
         if !new.kind.is_cipher() {
             let problem = "must be that of a cipher: make keys of other types first";
@@ -258,7 +277,7 @@ impl TransitEngine {
             // Somebody else made it meanwhile: that one counts.
             Ok(()) | Err(_) => {}
         }
-        self.existing(ctx, name).await
+        self.usable(ctx, name).await
     }
 
     /// Stores a key with one version.
@@ -342,6 +361,7 @@ impl TransitEngine {
         say("min_decryption_version", json!(record.min_decryption_version));
         say("min_encryption_version", json!(record.min_encryption_version));
         say("auto_rotate_period", json!(record.auto_rotate_period.as_secs()));
+        say("soft_deleted", json!(record.soft_deleted));
         say("imported_key", json!(record.imported));
         if record.imported {
             say("imported_key_allow_rotation", json!(record.allow_rotation));
@@ -402,6 +422,28 @@ impl TransitEngine {
         self.describe_existing(ctx, name).await
     }
 
+    /// Takes a key out of use, or back into it.
+    pub(super) async fn soft_delete(
+        &self,
+        ctx: &EngineContext<'_>,
+        name: &str,
+        deleted: bool,
+    ) -> Result<Reply, CoreError> {
+        let mut changed = true;
+        self.change(ctx, name, |key, _| {
+            changed = key.soft_deleted != deleted;
+            key.soft_deleted = deleted;
+            Ok(())
+        })
+        .await?;
+        let reply = self.describe_existing(ctx, name).await?;
+        Ok(match (changed, deleted) {
+            (true, _) => reply,
+            (false, true) => reply.warn("the key was soft-deleted already"),
+            (false, false) => reply.warn("the key was not soft-deleted"),
+        })
+    }
+
     /// Adds a version that is made here. With `after`, only if that one is the newest still.
     pub(super) async fn add_version(
         &self,
@@ -409,7 +451,7 @@ impl TransitEngine {
         name: &str,
         after: Option<u64>,
     ) -> Result<(), CoreError> {
-        let record = &self.existing(ctx, name).await?.record;
+        let record = &self.usable(ctx, name).await?.record;
         if !record.rotates() {
             return Err(CoreError::invalid(
                 "the key was imported without allow_rotation: bring in versions with \
@@ -510,6 +552,7 @@ impl TransitEngine {
         let field = "min_available_version";
         let target = fields.integer(field)?.filter(|version| *version > 0);
         let target = target.ok_or_else(|| CoreError::field(field, "is required, 1 or above"))?;
+        self.usable(ctx, name).await?;
         loop {
             let mut done = false;
             // A part at a time, so that no commit is large: what was trimmed by then stays trimmed.

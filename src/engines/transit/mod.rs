@@ -2,7 +2,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `keys/:name` | a key: `config`, `rotate`, `trim`, `import`, `import_version` below it |
+//! | `keys/:name` | a key: `config`, `rotate`, `trim`, `import`, `import_version`, `soft-delete` below it |
+//! | `config/keys` | whether encrypting makes a key that is not there |
 //! | `encrypt`, `decrypt`, `rewrap` | messages, one or many at a time |
 //! | `datakey/plaintext`, `datakey/wrapped` | random keys for others to encrypt with |
 //! | `sign`, `verify`, `hmac` | signatures and HMACs |
@@ -19,6 +20,7 @@
 mod batch;
 mod encrypt;
 mod export;
+mod foreign;
 mod import;
 mod keys;
 mod kind;
@@ -27,6 +29,7 @@ mod record;
 mod ring;
 mod routes;
 mod schedule;
+mod settings;
 mod sign;
 mod stored;
 
@@ -140,6 +143,12 @@ impl Engine for TransitEngine {
             (routes::KEY, Read) => self.read(ctx, name, &request.fields).await,
             (routes::KEY, Delete) => self.delete(ctx, name).await,
             (routes::CONFIG, Create | Update) => self.configure(ctx, name, &request.fields).await,
+            (routes::SOFT_DELETE, Delete) => self.soft_delete(ctx, name, true).await,
+            (routes::SOFT_DELETE_RESTORE, Create | Update) => {
+                self.soft_delete(ctx, name, false).await
+            }
+            (routes::SETTINGS, Read) => settings::read(ctx).await,
+            (routes::SETTINGS, Create | Update) => settings::write(ctx, &request.fields).await,
             (routes::ROTATE, Create | Update) => self.rotate(ctx, name).await,
             (routes::TRIM, Create | Update) => self.trim(ctx, name, &request.fields).await,
             (routes::IMPORT, Create | Update) => self.import(ctx, name, &request.fields).await,

@@ -7,6 +7,7 @@
 //! | `used/:id/:number` | how many messages the nodes may have encrypted with it |
 //! | `rotating/:name` | the key has a period of rotation |
 //! | `gone/:id` | no key has this id (yet, or any more): what is stored under it is to be removed |
+//! | `settings` | what holds for all keys |
 //! | `wrapping-key` | what keys are wrapped under that are brought in |
 //!
 //! The id is drawn anew for each key. So versions never change, whatever happens to a name.
@@ -21,6 +22,7 @@ use crate::types::time::{Timestamp, Ttl};
 pub(super) const KEYS: &str = "keys/";
 pub(super) const ROTATING: &str = "rotating/";
 pub(super) const GONE: &str = "gone/";
+pub(super) const SETTINGS: &str = "settings";
 pub(super) const WRAPPING_KEY: &str = "wrapping-key";
 
 /// Longest name, in bytes.
@@ -103,6 +105,9 @@ pub(super) struct KeyRecord {
     pub(super) allow_rotation: bool,
     /// Length of an HMAC key, in bytes.
     pub(super) hmac_key_bytes: u64,
+    /// Whether it is out of use, with all that belongs to it, until somebody restores it.
+    #[serde(default)]
+    pub(super) soft_deleted: bool,
 }
 
 impl KeyRecord {

@@ -35,6 +35,21 @@ pub(super) struct OpenKey {
     body: Arc<SecretBytes>,
 }
 
+impl OpenKey {
+    /// The key, when it is in use.
+    ///
+    /// # Errors
+    /// `Invalid` when it is soft-deleted.
+    pub(super) fn in_use(self: Arc<Self>) -> Result<Arc<Self>, CoreError> {
+        if self.record.soft_deleted {
+            return Err(CoreError::invalid(
+                "the key is soft-deleted: write soft-delete-restore to use it again",
+            ));
+        }
+        Ok(self)
+    }
+}
+
 /// What one version works with.
 pub(super) enum Material {
     Cipher { cipher: MessageCipher, key: MessageKey, root: SecretBytes },

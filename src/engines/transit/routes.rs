@@ -27,8 +27,11 @@ pub(super) const RESTORE: &str = "restore";
 pub(super) const RESTORE_AS: &str = "restore-as";
 pub(super) const REWRAP: &str = "rewrap";
 pub(super) const ROTATE: &str = "rotate-key";
+pub(super) const SETTINGS: &str = "settings";
 pub(super) const SIGN: &str = "sign";
 pub(super) const SIGN_BY: &str = "sign-by";
+pub(super) const SOFT_DELETE: &str = "soft-delete-key";
+pub(super) const SOFT_DELETE_RESTORE: &str = "soft-delete-restore-key";
 pub(super) const TRIM: &str = "trim-key";
 pub(super) const VERIFY: &str = "verify";
 pub(super) const VERIFY_BY: &str = "verify-by";
@@ -54,6 +57,25 @@ pub(super) const ROUTES: &[RouteSpec] = &[
         &[field("min_available_version", Integer, "The oldest version that stays.")],
     )
     .writes(KEY_ANSWER),
+    route(
+        SOFT_DELETE,
+        "keys/:name/soft-delete",
+        "Take a key out of use, without losing anything.",
+        &[Delete],
+        &[],
+    )
+    .deletes(KEY_ANSWER),
+    route(
+        SOFT_DELETE_RESTORE,
+        "keys/:name/soft-delete-restore",
+        "Take a soft-deleted key back into use.",
+        &[Update],
+        &[],
+    )
+    .writes(KEY_ANSWER),
+    route(SETTINGS, "config/keys", "What holds for all keys.", &[Read, Update], SETTINGS_FIELDS)
+        .reads(Answer::Data(SETTINGS_FIELDS))
+        .writes(Answer::Data(SETTINGS_FIELDS)),
     route(IMPORT, "keys/:name/import", "Bring in a key.", &[Update], IMPORT_FIELDS),
     route(
         IMPORT_VERSION,
@@ -227,6 +249,8 @@ const CONFIG_FIELDS: &[FieldSpec] = &[
     BACKUP_ALLOWED,
     AUTO_ROTATE,
 ];
+const SETTINGS_FIELDS: &[FieldSpec] =
+    &[field("disable_upsert", Boolean, "Whether encrypting makes no key that is not there.")];
 const KEY_FACTS: &[FieldSpec] = &[
     field("name", Text, "Its name."),
     KIND,
@@ -247,6 +271,7 @@ const KEY_FACTS: &[FieldSpec] = &[
     field("min_decryption_version", Integer, "The oldest version that decrypts and verifies."),
     field("min_encryption_version", Integer, "The oldest version that encrypts and signs."),
     field("auto_rotate_period", Integer, "Seconds between rotations; 0 for none."),
+    field("soft_deleted", Boolean, "Whether it is out of use until it is restored."),
     field("imported_key", Boolean, "Whether it was brought in."),
     field("imported_key_allow_rotation", Boolean, "Whether versions may be made here.").if_any(),
     field("supports_encryption", Boolean, "Whether it encrypts."),
@@ -296,7 +321,8 @@ const INPUT: FieldSpec = field("input", Secret, "The message, in base64.");
 const HASH_NAME: FieldSpec = field(
     "hash_algorithm",
     Text,
-    "sha2-224, sha2-256 (the default), sha2-384, sha2-512; not for ed25519.",
+    "sha2-256 (the default); sha2- or sha3-, and 224, 256, 384 or 512; for HMACs also sha1; not \
+     for ed25519.",
 );
 const ALGORITHM: FieldSpec = field("algorithm", Text, "The same by its older name.");
 const PREHASHED: FieldSpec =
@@ -351,6 +377,6 @@ const EXPORTED_ANSWER: Answer = Answer::Data(&[
     field("keys", Map, "The material of each version."),
 ]);
 const RESTORE_FIELDS: &[FieldSpec] = &[
-    field("backup", Secret, "What the backup was."),
+    field("backup", Secret, "What the backup was, of ours or of OpenBao's."),
     field("force", Boolean, "Whether a key of that name is replaced."),
 ];

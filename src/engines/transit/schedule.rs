@@ -77,7 +77,7 @@ impl TransitEngine {
             return Ok(None);
         };
         let key = key.value;
-        if key.auto_rotate_period.is_zero() {
+        if key.auto_rotate_period.is_zero() || key.soft_deleted {
             return Ok(None);
         }
         let due = key.latest_at.plus(key.auto_rotate_period);

@@ -13,7 +13,7 @@ use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::reply::Reply;
-use crate::crypto::digest::Sha2;
+use crate::crypto::digest::Hash;
 use crate::crypto::mac::hmac;
 use crate::crypto::rsa::{Padding, RsaHash, RsaSize};
 use crate::crypto::signing::{Ed25519Key, Marshaling};
@@ -35,7 +35,7 @@ enum Salt {
 /// How signatures are made.
 #[derive(Clone, Copy)]
 struct Manner {
-    hash: Sha2,
+    hash: Hash,
     prehashed: bool,
     marshaling: Marshaling,
     pkcs1: bool,
@@ -43,7 +43,7 @@ struct Manner {
 }
 
 /// The hash that a request names, in its path or its body.
-fn hash_of(fields: &Fields, from_path: &str) -> Result<Sha2, CoreError> {
+fn hash_of(fields: &Fields, from_path: &str) -> Result<Hash, CoreError> {
     let name = match from_path {
         "" => match fields.text("hash_algorithm")? {
             Some(name) => name,
@@ -51,8 +51,9 @@ fn hash_of(fields: &Fields, from_path: &str) -> Result<Sha2, CoreError> {
         },
         given => given.to_owned(),
     };
-    Sha2::from_name(&name).ok_or_else(|| {
-        CoreError::field("hash_algorithm", "must be sha2-224, sha2-256, sha2-384 or sha2-512")
+    Hash::from_name(&name).ok_or_else(|| {
+        let problem = "must be sha2- or sha3-, and 224, 256, 384 or 512; for HMACs also sha1";
+        CoreError::field("hash_algorithm", problem)
     })
 }
 
@@ -88,6 +89,10 @@ impl Manner {
 
     /// What is signed: the digest of the input, which the input may be already.
     fn digest(&self, input: &SecretBytes) -> Result<Vec<u8>, ItemError> {
+        if !self.hash.resists_collisions() {
+            let problem = "is only for HMACs: a signature by it may be one of another message";
+            return Err(ItemError::field("hash_algorithm", problem));
+        }
         if !self.prehashed {
             return Ok(self.hash.digest(input.expose()));
         }
@@ -99,7 +104,7 @@ impl Manner {
 
     fn rsa(&self, size: RsaSize) -> Result<(RsaHash, Vec<Padding>), ItemError> {
         let hash = RsaHash::of(self.hash).ok_or_else(|| {
-            ItemError::field("hash_algorithm", "cannot be sha2-224 for keys of this type")
+            ItemError::field("hash_algorithm", "must be sha2-256, sha2-384 or sha2-512 for RSA")
         })?;
         if self.pkcs1 {
             return Ok((hash, vec![Padding::Pkcs1]));
@@ -174,8 +179,8 @@ fn sign(manner: Manner, message: &Message) -> Done {
             key.sign(&digest, manner.marshaling).map_err(|_| failed())?
         }
         Material::Rsa { size, key } => {
-            let (hash, paddings) = manner.rsa(*size)?;
             let digest = manner.digest(&message.input)?;
+            let (hash, paddings) = manner.rsa(*size)?;
             let padding = paddings.first().ok_or_else(failed)?;
             key.sign(hash, *padding, &digest).map_err(|_| failed())?
         }
@@ -211,8 +216,8 @@ fn is_valid(manner: Manner, message: &Message, proof: &Proof) -> Result<bool, It
             Ok(key.verify(&manner.digest(&message.input)?, signature, manner.marshaling))
         }
         Material::Rsa { size, key } => {
-            let (hash, paddings) = manner.rsa(*size)?;
             let digest = manner.digest(&message.input)?;
+            let (hash, paddings) = manner.rsa(*size)?;
             Ok(paddings.into_iter().any(|padding| key.verify(hash, padding, &digest, signature)))
         }
         Material::Cipher { .. } | Material::Hmac => {
@@ -260,7 +265,7 @@ impl TransitEngine {
         from_path: &str,
         fields: Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         if !key.record.kind.signs() {
             let kind = key.record.kind.name();
             return Err(CoreError::invalid(format!("keys of type {kind} do not sign")));
@@ -278,9 +283,7 @@ impl TransitEngine {
             );
         }
         let long = takes_long(&key, &read);
-        let work =
-            move || -> Vec<Done> { read.into_iter().map(|one| sign(manner, &one?)).collect() };
-        let done = self.work.run_if(long, work).await?;
+        let done = self.each(long, read, move |message| sign(manner, &message)).await?;
         batch::answer(shape, done, false)
     }
 
@@ -291,7 +294,7 @@ impl TransitEngine {
         from_path: &str,
         fields: Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         let hash = hash_of(&fields, from_path)?;
         let wanted = fields.integer("key_version")?.unwrap_or(0);
         let (items, shape) = batch::items(fields, false)?;
@@ -301,16 +304,12 @@ impl TransitEngine {
         }
         let bytes: usize = read.iter().flatten().map(|one| one.input.len()).sum();
         let long = bytes > SHORT_BYTES || read.len() > SHORT_ITEMS * SHORT_ITEMS;
-        let work = move || -> Vec<Done> {
-            let one = |message: Result<Message, ItemError>| {
-                let Message { version, input, .. } = message?;
-                let mac = hmac(hash, version.hmac_key.expose(), input.expose());
-                let text = batch::with_version(version.number, &BASE64.encode(&mac));
-                Ok(Map::from_iter([("hmac".to_owned(), json!(text))]))
-            };
-            read.into_iter().map(one).collect()
+        let one = move |Message { version, input, .. }| {
+            let mac = hmac(hash, version.hmac_key.expose(), input.expose());
+            let text = batch::with_version(version.number, &BASE64.encode(&mac));
+            Ok(Map::from_iter([("hmac".to_owned(), json!(text))]))
         };
-        let done = self.work.run_if(long, work).await?;
+        let done = self.each(long, read, one).await?;
         batch::answer(shape, done, false)
     }
 
@@ -321,7 +320,7 @@ impl TransitEngine {
         from_path: &str,
         fields: Fields,
     ) -> Result<Reply, CoreError> {
-        let key = self.existing(ctx, name).await?;
+        let key = self.usable(ctx, name).await?;
         let manner = Manner::read(&fields, from_path)?;
         let (items, shape) = batch::items(fields, key.record.kind.is_slow())?;
         let mut read = Vec::with_capacity(items.len());
@@ -329,15 +328,11 @@ impl TransitEngine {
             read.push(self.claimed(ctx, &key, manner, item).await?);
         }
         let long = takes_long(&key, &read);
-        let work = move || -> Vec<Done> {
-            let one = |claimed: Result<Claimed, ItemError>| {
-                let Claimed(message, proof) = claimed?;
-                let valid = is_valid(manner, &message, &proof)?;
-                Ok(Map::from_iter([("valid".to_owned(), Value::Bool(valid))]))
-            };
-            read.into_iter().map(one).collect()
+        let one = move |Claimed(message, proof)| {
+            let valid = is_valid(manner, &message, &proof)?;
+            Ok(Map::from_iter([("valid".to_owned(), Value::Bool(valid))]))
         };
-        let done = self.work.run_if(long, work).await?;
+        let done = self.each(long, read, one).await?;
         batch::answer(shape, done, false)
     }
 

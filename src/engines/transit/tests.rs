@@ -9,12 +9,14 @@ use crate::core::operation::Operation::{Create, Delete, List, Read, Update};
 use crate::core::reply::Reply;
 use crate::core::route;
 use crate::core::scratch::{Scratch, ScratchMount};
-use crate::crypto::digest::Sha2;
+use crate::crypto::digest::Hash;
 use crate::crypto::key_wrap;
 use crate::crypto::rsa::RsaHash;
 
 mod abuse;
 mod leaving;
+mod openbao;
+mod rules;
 mod versions;
 
 /// A mount as one node has it.
@@ -227,7 +229,7 @@ async fn what_each_type_signs_it_verifies() {
         assert_eq!(node.put("verify/rsa-2048", body).await["valid"], false);
     }
     // A digest that is made elsewhere gives a signature of what it was made of.
-    let digest = BASE64.encode(&Sha2::Sha512.digest(b"hello"));
+    let digest = BASE64.encode(&Hash::Sha512.digest(b"hello"));
     for kind in ["ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048"] {
         let at = format!("sign/{kind}/sha2-512");
         let signed = node.put(&at, json!({ "input": digest, "prehashed": true })).await;

@@ -26,6 +26,7 @@ async fn keys_and_what_is_done_with_them_answer_as_recorded() {
     stage.post("transit/hash", json!({ "input": HELLO })).await;
     stage.post("transit/hash/sha2-512", json!({ "input": HELLO })).await;
     stage.post("transit/hash/sha3-256", json!({ "input": HELLO })).await;
+    stage.post("transit/hash/sha1", json!({ "input": HELLO })).await;
     stage.finish();
 }
 
@@ -53,6 +54,16 @@ async fn keys(stage: &mut Stage) {
     stage.post("transit/keys/k/trim", json!({ "min_available_version": 2 })).await;
     stage.delete("transit/keys/k").await;
     stage.delete("transit/keys/none").await;
+    stage.get("transit/config/keys").await;
+    stage.post("transit/config/keys", json!({})).await;
+    stage.post("transit/config/keys", json!({ "disable_upsert": true })).await;
+    stage.post("transit/encrypt/new", json!({ "plaintext": HELLO })).await;
+    stage.post("transit/config/keys", json!({ "disable_upsert": false })).await;
+    stage.delete("transit/keys/h/soft-delete").await;
+    stage.delete("transit/keys/h/soft-delete").await;
+    stage.post("transit/hmac/h", json!({ "input": HELLO })).await;
+    stage.post("transit/keys/h/soft-delete-restore", json!({})).await;
+    stage.post("transit/keys/none/soft-delete-restore", json!({})).await;
 }
 
 async fn messages(stage: &mut Stage) {
@@ -99,6 +110,8 @@ async fn signatures(stage: &mut Stage) {
     stage.post("transit/verify/s", json!({ "batch_input": [claim, {}] })).await;
     let mac = text(&stage.post("transit/hmac/h", body.clone()).await, "hmac");
     stage.post("transit/hmac/k/sha2-384", body.clone()).await;
+    stage.post("transit/hmac/k/sha1", json!({ "input": HELLO })).await;
+    stage.post("transit/hmac/k/sha3-224", json!({ "input": HELLO })).await;
     stage.post("transit/verify/h/sha2-256", json!({ "input": HELLO, "hmac": mac })).await;
     stage.post("transit/verify/h/sha2-512", json!({ "input": HELLO, "hmac": mac })).await;
 }

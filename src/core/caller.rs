@@ -355,6 +355,7 @@ async fn certificate_caller(
         facts: CallerFacts {
             display_name: grant.display_name.clone(),
             entity_id: Some(entity.id.clone()),
+            identity: Arc::new(values),
             private_key: format!("entity-{stand_in}"),
             end_is_told: true,
             row: None,
@@ -394,6 +395,7 @@ async fn token_caller(unsealed: &Unsealed, token: Arc<TokenLookup>) -> Result<Ca
         facts: CallerFacts {
             display_name: entry.display_name.clone(),
             entity_id: entity.as_ref().map(|entity| entity.id.clone()),
+            identity: Arc::new(values),
             private_key: token.private_key(),
             end_is_told: token.stored_name().is_some(),
             row: token.row_name().map(|name| CallerRow(unsealed.tokens.row_key(name))),

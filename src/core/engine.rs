@@ -24,6 +24,7 @@ use super::hold::HoldCell;
 use super::operation::Operation;
 use super::passwords::PasswordPolicies;
 use super::peer::VerifiedPeer;
+use super::policy::template::TemplateValues;
 use super::records::CallerRow;
 use super::reply::Reply;
 use super::route::{Params, RouteSpec};
@@ -59,6 +60,8 @@ pub struct CallerFacts {
     pub display_name: String,
     /// The entity behind the caller.
     pub entity_id: Option<EntityId>,
+    /// What templates of roles can say of that entity.
+    pub identity: Arc<TemplateValues>,
     /// An opaque, stable stand-in for the caller's token (hex), or for its certificate identity when
     /// it came without a token. What cubbyhole stores by.
     pub private_key: String,

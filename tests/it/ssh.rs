@@ -203,6 +203,100 @@ async fn sshd_heeds_options_extensions_and_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sshd_refuses_what_is_revoked() {
+    let world = World::new().await;
+    // As a host asks for it: without a token, and without a certificate.
+    let host = world.broker.nobody();
+    let fetched = || async {
+        let list = host.read("users/krl").await;
+        assert_eq!(
+            (list.status, list.header("content-type")),
+            (200, Some("application/octet-stream"))
+        );
+        world.sshd.revoke(&list.bytes);
+    };
+    let serial = |certificate: &str| {
+        let shown = world.sshd.shown(certificate);
+        let line = shown.lines().find_map(|line| line.trim().strip_prefix("Serial: "));
+        line.unwrap().to_owned()
+    };
+    fetched().await;
+    let named = json!({ "allow_user_key_ids": true });
+    let first = world.sign(named.clone(), json!({})).await;
+    let second = world.sign(named.clone(), json!({ "key_id": "lost laptop" })).await;
+    let third = world.sign(named.clone(), json!({ "key_id": "new laptop" })).await;
+    let all = [first.as_str(), &second, &third];
+    for certificate in all {
+        world.is_let_in(certificate);
+    }
+    assert_eq!(world.sshd.revoked(&all).0, [false; 3]);
+
+    // By the number in the server's log, which is a decimal one.
+    world.root.write("users/revoke", json!({ "serial": serial(&first) })).await.ok();
+    world.root.write("users/revoke", json!({ "key_id": "lost laptop" })).await.ok();
+    fetched().await;
+    let (found, listed) = world.sshd.revoked(&all);
+    assert_eq!(found, [true, true, false], "{listed}");
+    for part in [
+        "KRL version 2",
+        &format!("serial: {}", serial(&first)),
+        "id: lost laptop",
+        &format!("CA key ssh-ed25519 {}", world.sshd.fingerprint(&world.users)),
+    ] {
+        assert!(listed.contains(part), "{part} is not in\n{listed}");
+    }
+    world.is_refused(&first, "revoked by file");
+    world.is_refused(&second, "revoked by file");
+    world.is_let_in(&third);
+
+    world.root.write("users/unrevoke", json!({ "serial": serial(&first) })).await.ok();
+    fetched().await;
+    world.is_let_in(&first);
+    let body = json!({ "public_key": world.public_key, "key_id": "lost laptop" });
+    let refused = world.root.write("users/sign/r", body).await.error(400);
+    assert!(refused.contains("revoked"), "{refused}");
+    // Who may fetch the list may not change it.
+    assert_eq!(host.write("users/revoke", json!({ "serial": "7" })).await.status, 403);
+    assert_eq!(host.read("users/revoked").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_an_identity_decides_who_one_logs_in_as() {
+    let world = World::new().await;
+    let policy = r#"path "users/sign/r" { capabilities = ["update"] }"#;
+    world.root.write("sys/policies/acl/signer", json!({ "policy": policy })).await.ok();
+    world.root.write("sys/auth/people", json!({ "type": "userpass" })).await.ok();
+    let methods = world.root.read("sys/auth").await.data();
+    let accessor = text(&methods["people/"]["accessor"]);
+    let template = format!("{{{{identity.entity.aliases.{accessor}.name}}}}");
+    let templated = json!({
+        "allowed_users": [template.clone()], "allowed_users_template": true,
+        "default_user": template, "default_user_template": true,
+    });
+    world.root.write("users/roles/r", role(templated)).await.ok();
+    let mut certificates = Vec::new();
+    for name in [USER, "ann"] {
+        let password = "correct horse battery";
+        let body = json!({ "password": password, "token_policies": "signer" });
+        world.root.write(&format!("auth/people/users/{name}"), body).await.ok();
+        let at = format!("auth/people/login/{name}");
+        let token = world.broker.admin().write(&at, json!({ "password": password })).await.ok();
+        let caller = world.broker.admin().with_token(&text(&token["auth"]["client_token"]));
+        let body = json!({ "public_key": world.public_key });
+        certificates.push(text(&caller.write("users/sign/r", body).await.data()["signed_key"]));
+        let other = if name == USER { "ann" } else { USER };
+        let body = json!({ "public_key": world.public_key, "valid_principals": other });
+        let refused = caller.write("users/sign/r", body).await.error(400);
+        assert!(refused.contains("valid_principals"), "{refused}");
+    }
+    world.is_let_in(&certificates[0]);
+    world.is_refused(&certificates[1], "name is not a listed principal");
+    // Without an identity there is nobody to be.
+    let body = json!({ "public_key": world.public_key });
+    assert_eq!(world.root.write("users/sign/r", body).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ssh_knows_hosts_by_their_certificate_alone() {
     let world = World::new().await;
     let certificate = world.sign(json!({}), json!({})).await;

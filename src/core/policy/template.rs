@@ -1,4 +1,4 @@
-//! Paths that depend on who asks: `secret/data/{{identity.entity.id}}/*`.
+//! Paths that depend on who asks: `secret/data/{{identity.entity.id}}/*`. Names in engines' roles, too.
 //!
 //! A value that is missing, empty, or that could change the shape of the path (`*`, `+`, `/`, `..`,
 //! control characters, braces) makes a granting rule match nothing. A *denying* rule then denies
@@ -96,9 +96,19 @@ impl Template {
     /// # Errors
     /// Unbalanced braces, unknown placeholders, and whatever is wrong with the path around them.
     pub fn parse(path: &str) -> Result<Self, TemplateError> {
-        let path = path.strip_prefix('/').unwrap_or(path);
+        let template = Self::parse_text(path.strip_prefix('/').unwrap_or(path))?;
+        // Any harmless value shows whether the path around the placeholders is sound.
+        Pattern::parse(&template.fill(|_| Some("x")).unwrap_or_default())?;
+        Ok(template)
+    }
+
+    /// Parses text with placeholders that is not a path.
+    ///
+    /// # Errors
+    /// Unbalanced braces and unknown placeholders.
+    pub fn parse_text(text: &str) -> Result<Self, TemplateError> {
         let mut parts = Vec::new();
-        let mut rest = path;
+        let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
             let (inside, tail) = after.split_once("}}").ok_or(TemplateError::Unbalanced)?;
             if !before.is_empty() {
@@ -110,13 +120,17 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.into()));
         }
-        let template = Self { text: path.into(), parts };
+        let template = Self { text: text.into(), parts };
         if template.literals().any(|literal| literal.contains("}}")) {
             return Err(TemplateError::Unbalanced);
         }
-        // Any harmless value shows whether the path around the placeholders is sound.
-        Pattern::parse(&template.fill(|_| Some("x")).unwrap_or_default())?;
         Ok(template)
+    }
+
+    /// The text for one caller, or `None` when a value is missing or empty. What a value may hold is
+    /// for whoever uses the text to judge.
+    pub fn text(&self, values: &TemplateValues) -> Option<String> {
+        self.fill(|placeholder| placeholder.value(values).filter(|value| !value.is_empty()))
     }
 
     /// As written, without a leading slash.

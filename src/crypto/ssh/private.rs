@@ -27,6 +27,8 @@ const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 const LINE: usize = 70;
 /// Longest text that is read.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Longest modulus of a private key that is read: what the library takes.
+const MODULUS_BYTES_MAX: usize = 1024;
 /// The padding of a key that is not encrypted goes to a multiple of this.
 const BLOCK_BYTES: usize = 8;
 
@@ -321,6 +323,11 @@ fn read_pair(inner: &mut Reader<'_>) -> Result<Pair, SshKeyError> {
         let mut number = || inner.mpint().ok_or_else(form);
         let (n, e, d) = (number()?, number()?, number()?);
         let (q_inverse, p, q) = (number()?, number()?, number()?);
+        // The reduction below takes as long as these two lengths multiplied.
+        let longest = [d, p, q].into_iter().map(<[u8]>::len).max();
+        if n.len() > MODULUS_BYTES_MAX || longest > Some(n.len()) {
+            return Err(SshKeyError::Rejected);
+        }
         return Ok(Pair::Rsa(rsa::KeyPair::from_components(&KeyPairComponents {
             public_key: PublicKeyComponents { n, e },
             d,

@@ -5,6 +5,7 @@ use aws_lc_rs::signature::{
     RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use data_encoding::BASE64;
+use proptest::{prop_assert, prop_assert_eq};
 
 use super::wire::{Reader, Writer};
 use super::*;
@@ -136,6 +137,109 @@ fn weak_and_strange_public_keys_are_refused() {
     assert_eq!(SshPublicKey::parse(&line), Err(SshPublicKeyError::Unserved));
 }
 
+#[test]
+fn numbers_have_one_form_and_nothing_follows_a_key() {
+    let modulus = [vec![0, 0xc1], vec![0xc1; 254], vec![0xc1]].concat();
+    let rsa = |exponent: &[u8], modulus: &[u8], after: &[u8]| {
+        let mut blob = Writer::with_capacity(1024);
+        blob.string(b"ssh-rsa").string(exponent).string(modulus).raw(after);
+        SshPublicKey::from_blob(blob.bytes())
+    };
+    assert!(rsa(&[1, 0, 1], &modulus, &[]).is_ok());
+    for (exponent, modulus, after) in [
+        (&[0, 1, 0, 1][..], &modulus[..], &[][..]),
+        (&[][..], &modulus, &[]),
+        (&[0x81][..], &modulus, &[]),
+        (&[1, 0, 1][..], &[&[0], &modulus[..]].concat(), &[]),
+        (&[1, 0, 1][..], &modulus[1..], &[]),
+        (&[1, 0, 1][..], &[], &[]),
+        (&[1, 0, 1][..], &modulus, &[0]),
+    ] {
+        assert_eq!(rsa(exponent, modulus, after), Err(SshPublicKeyError::Form));
+    }
+    let ed25519 = SshPrivateKey::generate(SshKeyType::Ed25519).unwrap();
+    let p256 = SshPrivateKey::generate(SshKeyType::Ecdsa(SshCurve::P256)).unwrap();
+    for (name, key) in [
+        ("sk-ssh-ed25519@openssh.com", ed25519.public().parts()),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", p256.public().parts()),
+    ] {
+        let blob = |application: &[u8], after: &[u8]| {
+            let mut blob = Writer::with_capacity(256);
+            blob.string(name.as_bytes()).raw(key).string(application).raw(after);
+            SshPublicKey::from_blob(blob.bytes())
+        };
+        assert_eq!(blob(b"ssh:", &[]).unwrap().kind().algorithm(), name);
+        assert_eq!(blob(b"", &[]), Err(SshPublicKeyError::Form));
+        assert_eq!(blob(b"ssh:", &[0]), Err(SshPublicKeyError::Form));
+    }
+    // A key on one curve that says it is on another.
+    let mut blob = Writer::with_capacity(256);
+    blob.string(b"ecdsa-sha2-nistp384").raw(p256.public().parts());
+    assert_eq!(SshPublicKey::from_blob(blob.bytes()), Err(SshPublicKeyError::Form));
+}
+
+/// OpenSSH's form around a private part, whose check numbers agree.
+fn unencrypted(public: &[u8], private: impl FnOnce(&mut Writer)) -> SecretString {
+    let mut inner = Writer::with_capacity(1024);
+    inner.uint32(7).uint32(7);
+    private(&mut inner);
+    let mut outer = Writer::with_capacity(1024);
+    outer.raw(b"openssh-key-v1\0").string(b"none").string(b"none").string(&[]).uint32(1);
+    outer.string(public).string(inner.bytes());
+    SecretString::new(format!(
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----",
+        BASE64.encode(outer.bytes())
+    ))
+}
+
+#[test]
+fn a_private_key_of_absurd_length_is_refused_before_any_arithmetic() {
+    // Reducing one of these numbers by another takes a minute.
+    for lengths in [[6000usize; 6], [256, 3, 9000, 9000, 9000, 9000], [256, 3, 256, 128, 9000, 128]]
+    {
+        let text = unencrypted(b"", |inner| {
+            inner.string(b"ssh-rsa");
+            for length in lengths {
+                inner.mpint(&vec![0x7f; length]);
+            }
+            inner.string(b"");
+        });
+        assert!(matches!(SshPrivateKey::import(&text), Err(SshKeyError::Rejected)));
+    }
+}
+
+#[test]
+fn a_revocation_list_has_the_form_of_the_specification() {
+    let key = SshPrivateKey::generate(SshKeyType::Ed25519).unwrap();
+    let revoked = |serials: &[u64], key_ids: &[&'static str]| SshRevoked {
+        authority: key.public(),
+        serials: serials.to_vec(),
+        key_ids: key_ids.to_vec(),
+    };
+    let list =
+        |revoked: &[SshRevoked<'_>]| ssh_revocation_list(3, Timestamp::from_secs(1000), revoked);
+    let empty = list(&[]);
+    assert!(empty.starts_with(b"SSHKRL\n\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\x03\xe8"));
+    assert_eq!(empty.len(), 44);
+    let full = list(&[revoked(&[1, u64::MAX], &["ann"]), revoked(&[], &["bob"])]);
+    let mut rest = Reader::new(&full[44..]);
+    let mut sections = Vec::new();
+    while !rest.rest().is_empty() {
+        assert_eq!(rest.raw(1), Some(&[1u8][..]));
+        let mut section = Reader::new(rest.string().unwrap());
+        assert_eq!(section.string(), Some(key.public().blob()));
+        assert_eq!(section.string(), Some(&[][..]));
+        let mut parts = Vec::new();
+        while !section.rest().is_empty() {
+            parts.push((section.raw(1).unwrap()[0], section.string().unwrap().to_vec()));
+        }
+        sections.push(parts);
+    }
+    let serials = [1u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
+    assert_eq!(sections[0], [(0x20, serials), (0x23, b"\0\0\0\x03ann".to_vec())]);
+    assert_eq!(sections[1], [(0x23, b"\0\0\0\x03bob".to_vec())]);
+}
+
 /// What was signed, and the signature's name and contents.
 fn signed_parts(line: &str) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let blob = BASE64.decode(line.split_once(' ').unwrap().1.as_bytes()).unwrap();
@@ -259,5 +363,31 @@ proptest::proptest! {
             BASE64.encode(&blob)
         );
         let _ = SshPrivateKey::import(&SecretString::new(text));
+        for algorithm in ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"] {
+            let text = unencrypted(&bytes, |inner| {
+                inner.string(algorithm.as_bytes()).raw(&bytes);
+            });
+            prop_assert!(SshPrivateKey::import(&text).is_err());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = SshPublicKey::parse(&text);
+        let _ = SshPublicKey::parse(&format!("ssh-ed25519 {text}"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        after in proptest::collection::vec(proptest::num::u8::ANY, 0..8),
+    ) {
+        let mut out = Writer::with_capacity(64);
+        out.mpint(&bytes).string(&bytes).uint32(7).raw(&after);
+        let mut reader = Reader::new(out.bytes());
+        let number = super::wire::without_leading_zeros(&bytes);
+        // Zero is a number to be written, and none that a key has.
+        let read = if number.is_empty() { reader.string() } else { reader.mpint() };
+        prop_assert_eq!(read, Some(number));
+        prop_assert_eq!(reader.string(), Some(bytes.as_slice()));
+        prop_assert_eq!(reader.uint32(), Some(7));
+        prop_assert_eq!(reader.rest(), after.as_slice());
     }
 }

@@ -43,16 +43,13 @@ pub(super) fn principals(
     }
     match kind {
         SshCertificateKind::User => {
-            let wanted = match (wanted.is_empty(), role.default_user.as_str()) {
+            let wanted = match (wanted.is_empty(), role.users.default_user.as_str()) {
                 (true, "") => Vec::new(),
                 (true, user) => vec![user.to_owned()],
                 (false, _) => wanted,
             };
-            let any = role.allowed_users.iter().any(|user| user == ANY);
-            let may = |name: &String| {
-                any || *name == role.default_user || role.allowed_users.contains(name)
-            };
-            if wanted.iter().all(may) { some(wanted) } else { Err(refused()) }
+            let allowed = wanted.iter().all(|name| role.users.allow(name));
+            if allowed { some(wanted) } else { Err(refused()) }
         }
         SshCertificateKind::Host => {
             let hosts: Vec<_> = wanted.iter().map(|name| name.to_ascii_lowercase()).collect();

@@ -36,6 +36,11 @@ impl CaRecord {
         Ok(Self { private_key: StoredSecret::new(text), public_key: key.public().to_line() })
     }
 
+    /// The public half, as it is told.
+    pub(super) fn public_key(&self) -> &str {
+        &self.public_key
+    }
+
     /// The key itself.
     pub(super) fn key(&self) -> Result<SshPrivateKey, CoreError> {
         let text = self.private_key.secret().expose();

@@ -9,9 +9,12 @@
 //! | `verify` | whether a password is one of those; used up by that |
 //! | `lookup` | which roles give passwords for a machine |
 //! | `config/zeroaddress` | which roles give passwords for any machine |
+//! | `krl` | the certificates that are revoked, as `sshd` reads it |
+//! | `revoke`, `unrevoke`, `revoked` | put them on that list and off it, and show it |
 //!
-//! A certificate cannot be taken back, so it is short: it ends no later than the token or certificate
-//! it was asked for with. It always names its principals, because OpenSSH takes one that names none
+//! A certificate that was given is taken back only where servers read the list of those that were
+//! (see [`revoked`]). So it is short: it ends no later than the token or certificate it was asked for
+//! with. It always names its principals, because OpenSSH takes one that names none
 //! for anybody, and whatever a role does not name is refused.
 //!
 //! A lease of a password means that `verify` still accepts it. Only its digest is stored. It goes with
@@ -20,13 +23,14 @@
 mod allowed;
 mod ca;
 mod otp;
+mod revoked;
 mod role;
 mod routes;
 mod sign;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -58,12 +62,13 @@ struct SshEngine {
     /// Two queues, so that who has large keys made does not hold up who has keys signed.
     making: WorkQueue,
     signing: WorkQueue,
+    revoked: Mutex<revoked::Remembered>,
 }
 
 impl Default for SshEngine {
     fn default() -> Self {
         let queue = || WorkQueue::new(RUNNING_MAX, WAITING_MAX);
-        Self { making: queue(), signing: queue() }
+        Self { making: queue(), signing: queue(), revoked: Mutex::default() }
     }
 }
 
@@ -105,12 +110,18 @@ impl Engine for SshEngine {
             (routes::ROLE, Delete) => role::remove(ctx, name).await,
             (routes::SIGN, Create | Update) => self.sign(ctx, name, caller, fields).await,
             (routes::ISSUE, Create | Update) => self.issue_pair(ctx, name, caller, fields).await,
-            (routes::CREDENTIALS, Create | Update) => return otp::plan(ctx, name, fields).await,
+            (routes::CREDENTIALS, Create | Update) => {
+                return otp::plan(ctx, name, caller, fields).await;
+            }
             (routes::VERIFY, Create | Update) => otp::verify(ctx, fields).await,
             (routes::LOOKUP, Create | Update) => otp::lookup(ctx, fields).await,
             (routes::ZERO_ADDRESS, Create | Update) => otp::write_zero_address(ctx, fields).await,
             (routes::ZERO_ADDRESS, Read) => otp::read_zero_address(ctx).await,
             (routes::ZERO_ADDRESS, Delete) => otp::remove_zero_address(ctx).await,
+            (routes::REVOCATION_LIST, Read) => self.revocation_list(ctx).await,
+            (routes::REVOKED, Read) => self.read_revoked(ctx).await,
+            (routes::REVOKE, Create | Update) => revoked::revoke(ctx, fields).await,
+            (routes::UNREVOKE, Create | Update) => revoked::unrevoke(ctx, fields).await,
             (_, _) => Err(CoreError::Unsupported),
         };
         reply.map(Outcome::from)
@@ -130,5 +141,9 @@ impl Engine for SshEngine {
         lease: LeaseFacts<'_>,
     ) -> Result<(), CoreError> {
         otp::revoke(ctx, lease).await
+    }
+
+    fn invalidate(&self) {
+        *self.revoked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

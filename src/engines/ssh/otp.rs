@@ -6,9 +6,8 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::allowed::is_plain;
-use super::role::{self, ANY, Role};
-use crate::core::engine::{EngineContext, IssueError, LeaseFacts, LeasePlan, Outcome};
+use super::role::{self, Role};
+use crate::core::engine::{CallerFacts, EngineContext, IssueError, LeaseFacts, LeasePlan, Outcome};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
 use crate::core::records::{Batch, Precondition};
@@ -86,16 +85,14 @@ fn address(fields: &Fields) -> Result<IpAddr, CoreError> {
 pub(super) async fn plan(
     ctx: &EngineContext<'_>,
     name: &str,
+    caller: &CallerFacts,
     fields: &Fields,
 ) -> Result<Outcome, CoreError> {
-    let role = role::load_otp(ctx, name).await?;
+    let role = role::load_otp(ctx, name).await?.resolved(&caller.identity);
     let ip = address(fields)?;
     let wanted = fields.text("username")?.filter(|name| !name.is_empty());
-    let username = wanted.unwrap_or_else(|| role.default_user.clone());
-    let any_user = role.allowed_users.iter().any(|user| user == ANY);
-    let allowed =
-        any_user || username == role.default_user || role.allowed_users.contains(&username);
-    if !allowed || !is_plain(&username) {
+    let username = wanted.unwrap_or_else(|| role.users.default_user.clone());
+    if !role.users.allow(&username) {
         return Err(CoreError::field("username", "is not one that the role allows"));
     }
     let zero_address = zero_address(ctx).await?;

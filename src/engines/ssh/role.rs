@@ -11,6 +11,7 @@ use super::{allowed, otp};
 use crate::core::engine::EngineContext;
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
+use crate::core::policy::template::{Template, TemplateValues};
 use crate::core::records::{Batch, Precondition};
 use crate::core::reply::Reply;
 use crate::core::view::Entry;
@@ -40,16 +41,20 @@ pub(super) enum Role {
 pub(super) struct CaRole {
     pub user_certificates: bool,
     pub host_certificates: bool,
-    pub allowed_users: Vec<String>,
-    pub default_user: String,
-    /// In lower case.
+    #[serde(flatten)]
+    pub users: Users,
+    /// In lower case, but for templates.
     pub allowed_domains: Vec<String>,
+    #[serde(default)]
+    pub domains_template: bool,
     pub bare_domains: bool,
     pub subdomains: bool,
     pub allowed_critical_options: Vec<String>,
     pub default_critical_options: BTreeMap<String, String>,
     pub allowed_extensions: Vec<String>,
     pub default_extensions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub extensions_template: bool,
     /// By kind of key; empty for all that are strong.
     pub key_lengths: BTreeMap<String, Vec<u64>>,
     pub user_key_ids: bool,
@@ -63,13 +68,25 @@ pub(super) struct CaRole {
 /// Who may get passwords for which machines.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct OtpRole {
-    pub default_user: String,
-    pub allowed_users: Vec<String>,
+    #[serde(flatten)]
+    pub users: Users,
     pub cidrs: Vec<String>,
     pub excluded_cidrs: Vec<String>,
     pub port: u16,
     pub ttl: Ttl,
     pub max_ttl: Ttl,
+}
+
+/// The users of a role.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Users {
+    pub allowed_users: Vec<String>,
+    pub default_user: String,
+    /// Whether the allowed ones are templates.
+    #[serde(default)]
+    pub users_template: bool,
+    #[serde(default)]
+    pub default_user_template: bool,
 }
 
 /// The name of the record of a role.
@@ -78,14 +95,53 @@ pub(super) fn record_name(name: &str) -> String {
 }
 
 /// A list of plain names; `*` only where it may stand for all.
-fn names(fields: &Fields, field: &'static str, any: bool) -> Result<Vec<String>, CoreError> {
+fn names(
+    fields: &Fields,
+    field: &'static str,
+    any: bool,
+    template: bool,
+) -> Result<Vec<String>, CoreError> {
     let list = fields.list(field)?.unwrap_or_default();
-    let sound = |name: &String| allowed::is_plain(name) || (any && name == ANY);
-    if list.iter().all(sound) {
-        Ok(list)
+    for name in list.iter().filter(|name| !(any && *name == ANY)) {
+        check_name(name, field, template)?;
+    }
+    Ok(list)
+}
+
+/// Refuses what is not a plain name, and templates of what could not be one.
+fn check_name(name: &str, field: &'static str, template: bool) -> Result<(), CoreError> {
+    if template {
+        parse_template(name, field)?;
+    }
+    if allowed::is_plain(name) {
+        Ok(())
     } else {
         Err(CoreError::field(field, "holds something that is not a plain name"))
     }
+}
+
+fn parse_template(text: &str, field: &'static str) -> Result<Template, CoreError> {
+    Template::parse_text(text).map_err(|_| {
+        let problem = "holds a template other than {{identity.entity…}} and {{identity.groups…}}";
+        CoreError::field(field, problem)
+    })
+}
+
+/// A stored template, for one caller. `None` when a value of it is missing, or it is no template.
+fn resolved(text: &str, values: &TemplateValues) -> Option<String> {
+    Template::parse_text(text).ok()?.text(values)
+}
+
+/// The names that a list of templates stands for. One that does not resolve, or to something that is
+/// no plain name, stands for nobody.
+fn resolved_names(templates: Vec<String>, values: &TemplateValues) -> Vec<String> {
+    let one = |template: String| {
+        if template == ANY {
+            return Some(template);
+        }
+        resolved(&template, values).filter(|name| allowed::is_plain(name))
+    };
+    templates.into_iter().filter_map(one).collect()
 }
 
 fn cidrs(fields: &Fields, field: &'static str) -> Result<Vec<String>, CoreError> {
@@ -110,13 +166,43 @@ fn flag(fields: &Fields, field: &'static str) -> Result<bool, CoreError> {
     Ok(fields.boolean(field)?.unwrap_or(false))
 }
 
-/// The user when the caller names none, who may be missing.
-fn default_user(fields: &Fields) -> Result<String, CoreError> {
-    let user = text(fields, "default_user")?;
-    if user.is_empty() || allowed::is_plain(&user) {
-        Ok(user)
-    } else {
-        Err(CoreError::field("default_user", "is not a plain name"))
+impl Users {
+    fn of(fields: &Fields) -> Result<Self, CoreError> {
+        let users_template = flag(fields, "allowed_users_template")?;
+        let default_user_template = flag(fields, "default_user_template")?;
+        let default_user = text(fields, "default_user")?;
+        if !default_user.is_empty() {
+            check_name(&default_user, "default_user", default_user_template)?;
+        }
+        let allowed_users = names(fields, "allowed_users", true, users_template)?;
+        Ok(Self { allowed_users, default_user, users_template, default_user_template })
+    }
+
+    /// Those for one caller, without templates.
+    fn resolved(self, values: &TemplateValues) -> Self {
+        let allowed_users = match self.users_template {
+            true => resolved_names(self.allowed_users, values),
+            false => self.allowed_users,
+        };
+        let default_user = match self.default_user_template {
+            true => resolved(&self.default_user, values)
+                .filter(|user| allowed::is_plain(user))
+                .unwrap_or_default(),
+            false => self.default_user,
+        };
+        Self { allowed_users, default_user, users_template: false, default_user_template: false }
+    }
+
+    /// Whether the role is for this user.
+    pub(super) fn allow(&self, name: &str) -> bool {
+        allowed::is_plain(name)
+            && (name == self.default_user
+                || self.allowed_users.iter().any(|user| user == ANY || user == name))
+    }
+
+    /// Whether the role can be for somebody.
+    fn is_empty(&self) -> bool {
+        self.allowed_users.is_empty() && self.default_user.is_empty()
     }
 }
 
@@ -131,16 +217,9 @@ fn lifetimes(fields: &Fields) -> Result<(Ttl, Ttl), CoreError> {
 
 impl Role {
     fn of(fields: &Fields) -> Result<Self, CoreError> {
-        for unsupported in [
-            "allowed_users_template",
-            "allowed_domains_template",
-            "default_user_template",
-            "default_extensions_template",
-            "allow_empty_principals",
-        ] {
-            if flag(fields, unsupported)? {
-                return Err(CoreError::field(unsupported, "is not supported and must be false"));
-            }
+        if flag(fields, "allow_empty_principals")? {
+            let problem = "must be false: OpenSSH takes a certificate for nobody for everybody";
+            return Err(CoreError::field("allow_empty_principals", problem));
         }
         match fields.required_text("key_type")?.as_str() {
             "ca" => Ok(Self::Ca(Box::new(CaRole::of(fields)?))),
@@ -160,21 +239,31 @@ impl Role {
 impl CaRole {
     fn of(fields: &Fields) -> Result<Self, CoreError> {
         let (ttl, max_ttl) = lifetimes(fields)?;
+        let domains_template = flag(fields, "allowed_domains_template")?;
+        let domains = names(fields, "allowed_domains", true, domains_template)?;
+        let extensions_template = flag(fields, "default_extensions_template")?;
+        let default_extensions = options(fields, "default_extensions")?;
+        if extensions_template {
+            for value in default_extensions.values() {
+                parse_template(value, "default_extensions")?;
+            }
+        }
         let role = Self {
             user_certificates: flag(fields, "allow_user_certificates")?,
             host_certificates: flag(fields, "allow_host_certificates")?,
-            allowed_users: names(fields, "allowed_users", true)?,
-            default_user: default_user(fields)?,
-            allowed_domains: names(fields, "allowed_domains", true)?
-                .into_iter()
-                .map(|domain| domain.to_ascii_lowercase())
-                .collect(),
+            users: Users::of(fields)?,
+            allowed_domains: match domains_template {
+                true => domains,
+                false => in_lower_case(domains),
+            },
+            domains_template,
             bare_domains: flag(fields, "allow_bare_domains")?,
             subdomains: flag(fields, "allow_subdomains")?,
-            allowed_critical_options: names(fields, "allowed_critical_options", false)?,
+            allowed_critical_options: names(fields, "allowed_critical_options", false, false)?,
             default_critical_options: options(fields, "default_critical_options")?,
-            allowed_extensions: names(fields, "allowed_extensions", true)?,
-            default_extensions: options(fields, "default_extensions")?,
+            allowed_extensions: names(fields, "allowed_extensions", true, false)?,
+            default_extensions,
+            extensions_template,
             key_lengths: key_lengths(fields)?,
             user_key_ids: flag(fields, "allow_user_key_ids")?,
             key_id_format: match text(fields, "key_id_format")? {
@@ -202,6 +291,32 @@ impl CaRole {
         }
         allowed::check_key_id_format(&role.key_id_format)?;
         Ok(role)
+    }
+
+    /// The role for one caller, without templates.
+    ///
+    /// # Errors
+    /// When an extension's template does not resolve: without it the certificate would be another.
+    pub(super) fn resolved(mut self, values: &TemplateValues) -> Result<Self, CoreError> {
+        self.users = self.users.resolved(values);
+        if self.domains_template {
+            self.allowed_domains = in_lower_case(resolved_names(self.allowed_domains, values));
+            self.domains_template = false;
+        }
+        if self.extensions_template {
+            for (name, value) in &mut self.default_extensions {
+                let text = resolved(value, values).filter(|text| allowed::is_value(text));
+                // Most have no value.
+                let text = text.filter(|text| !text.is_empty() || value.is_empty());
+                *value = text.ok_or_else(|| {
+                    CoreError::invalid(format!(
+                        "the extension {name} of the role does not resolve for your identity"
+                    ))
+                })?;
+            }
+            self.extensions_template = false;
+        }
+        Ok(self)
     }
 
     /// How RSA signing keys sign.
@@ -243,18 +358,26 @@ impl CaRole {
             "allow_user_key_ids": self.user_key_ids,
             "allowed_critical_options": self.allowed_critical_options.join(","),
             "allowed_domains": self.allowed_domains.join(","),
+            "allowed_domains_template": self.domains_template,
             "allowed_extensions": self.allowed_extensions.join(","),
             "allowed_user_key_lengths": self.key_lengths,
-            "allowed_users": self.allowed_users.join(","),
+            "allowed_users": self.users.allowed_users.join(","),
+            "allowed_users_template": self.users.users_template,
             "default_critical_options": self.default_critical_options,
             "default_extensions": self.default_extensions,
-            "default_user": self.default_user,
+            "default_extensions_template": self.extensions_template,
+            "default_user": self.users.default_user,
+            "default_user_template": self.users.default_user_template,
             "key_id_format": self.key_id_format,
             "max_ttl": self.max_ttl.as_secs(),
             "not_before_duration": self.not_before.as_secs(),
             "ttl": self.ttl.as_secs(),
         })
     }
+}
+
+fn in_lower_case(domains: Vec<String>) -> Vec<String> {
+    domains.into_iter().map(|domain| domain.to_ascii_lowercase()).collect()
 }
 
 /// Options or extensions with their values.
@@ -314,18 +437,22 @@ impl OtpRole {
         let port = fields.integer("port")?.unwrap_or(SSH_PORT.into());
         let port = u16::try_from(port).ok().filter(|port| *port > 0);
         let role = Self {
-            default_user: default_user(fields)?,
-            allowed_users: names(fields, "allowed_users", true)?,
+            users: Users::of(fields)?,
             cidrs: cidrs(fields, "cidr_list")?,
             excluded_cidrs: cidrs(fields, "exclude_cidr_list")?,
             port: port.ok_or_else(|| CoreError::field("port", "must be 1 to 65535"))?,
             ttl,
             max_ttl,
         };
-        if role.default_user.is_empty() {
+        if role.users.default_user.is_empty() {
             return Err(CoreError::field("default_user", "is required for passwords"));
         }
         Ok(role)
+    }
+
+    /// The role for one caller, without templates.
+    pub(super) fn resolved(self, values: &TemplateValues) -> Self {
+        Self { users: self.users.resolved(values), ..self }
     }
 
     /// Whether its passwords are for this machine. `any` if for all that are not excluded.
@@ -336,9 +463,11 @@ impl OtpRole {
     fn description(&self) -> Value {
         json!({
             "key_type": "otp",
-            "allowed_users": self.allowed_users.join(","),
+            "allowed_users": self.users.allowed_users.join(","),
+            "allowed_users_template": self.users.users_template,
             "cidr_list": self.cidrs.join(","),
-            "default_user": self.default_user,
+            "default_user": self.users.default_user,
+            "default_user_template": self.users.default_user_template,
             "exclude_cidr_list": self.excluded_cidrs.join(","),
             "max_ttl": self.max_ttl.as_secs(),
             "port": self.port,
@@ -405,11 +534,7 @@ pub(super) async fn write(
     let role = Role::of(fields)?;
     ctx.view.write(&record_name(name), &role, Precondition::Any).await?;
     Ok(match &role {
-        Role::Ca(role)
-            if role.user_certificates
-                && role.allowed_users.is_empty()
-                && role.default_user.is_empty() =>
-        {
+        Role::Ca(role) if role.user_certificates && role.users.is_empty() => {
             Reply::empty().warn("the role allows no user: set allowed_users or default_user")
         }
         Role::Otp(role) if role.cidrs.is_empty() => Reply::empty()

@@ -2,7 +2,7 @@
 
 use crate::core::operation::Operation::{Create, Delete, List, Read, Update};
 use crate::core::route::FieldKind::{
-    Boolean, Duration, Integer, List as ListOf, Map, Secret, Text,
+    Boolean, Duration, Integer, List as ListOf, Map, Objects, Secret, Text,
 };
 use crate::core::route::{Answer, FieldSpec, RouteSpec, field, route};
 
@@ -11,9 +11,13 @@ pub(super) const CREDENTIALS: &str = "one-time-password";
 pub(super) const ISSUE: &str = "issue-certificate";
 pub(super) const LOOKUP: &str = "lookup-roles";
 pub(super) const PUBLIC_KEY: &str = "signing-key-text";
+pub(super) const REVOCATION_LIST: &str = "revocation-list";
+pub(super) const REVOKE: &str = "revoke-certificate";
+pub(super) const REVOKED: &str = "revoked-certificates";
 pub(super) const ROLE: &str = "role";
 pub(super) const ROLES: &str = "roles";
 pub(super) const SIGN: &str = "sign-certificate";
+pub(super) const UNREVOKE: &str = "unrevoke-certificate";
 pub(super) const VERIFY: &str = "verify-password";
 pub(super) const ZERO_ADDRESS: &str = "zero-address";
 
@@ -123,6 +127,43 @@ pub(super) const ROUTES: &[RouteSpec] = &[
         field("role_name", Text, "The role that gave it.").if_any(),
         USERNAME.if_any(),
     ])),
+    route(
+        REVOCATION_LIST,
+        "krl",
+        "The certificates that are revoked, as sshd reads it.",
+        &[Read],
+        &[],
+    )
+    .public()
+    .reads(Answer::Raw("application/octet-stream")),
+    route(
+        REVOKE,
+        "revoke",
+        "Put a certificate, or all with one key id, on the list of those that are revoked.",
+        &[Update],
+        REVOKED_FIELDS,
+    )
+    .writes(Answer::Data(REVOKED_ANSWER)),
+    route(
+        UNREVOKE,
+        "unrevoke",
+        "Take a certificate, or a key id, off that list.",
+        &[Update],
+        REVOKED_FIELDS,
+    )
+    .writes(Answer::Data(REVOKED_ANSWER)),
+    route(REVOKED, "revoked", "What is on that list.", &[Read], &[]).reads(Answer::Data(&[
+        LIST_VERSION,
+        field(
+            "authorities",
+            Objects(&[
+                field("public_key", Text, "The key that signed."),
+                field("serial_numbers", ListOf, "Certificates, in hexadecimal."),
+                field("key_ids", ListOf, "Key ids."),
+            ]),
+            "What is revoked of each signing key.",
+        ),
+    ])),
     route(LOOKUP, "lookup", "Which roles give passwords for a machine.", &[Update], &[IP])
         .writes(Answer::Data(ROLE_NAMES)),
 ];
@@ -137,6 +178,14 @@ const KEY_BITS: FieldSpec = field("key_bits", Integer, "Bits of a new key; 0 for
 const KEY_ID: FieldSpec = field("key_id", Text, "What servers log of the certificate.");
 const KEY_TYPE: FieldSpec =
     field("key_type", Text, "Kind of a new key: ed25519 (the default), ec or rsa.");
+const LIST_VERSION: FieldSpec = field("version", Integer, "How often the list was changed.");
+const REVOKED_ANSWER: &[FieldSpec] = &[LIST_VERSION];
+const REVOKED_FIELDS: &[FieldSpec] = &[
+    field("serial_number", Text, "One certificate: its number in hexadecimal, as it was answered."),
+    field("serial", Text, "The same in decimal, as servers log it."),
+    field("key_id", Text, "All certificates with this key id, those to come as well."),
+    field("public_key", Text, "The key that signed them (the present one)."),
+];
 const SERIAL_NUMBER: FieldSpec =
     field("serial_number", Text, "The certificate's number, in hexadecimal.");
 const SIGNED_KEY: FieldSpec = field("signed_key", Text, "The certificate, as a line of text.");
@@ -162,18 +211,18 @@ const ROLE_FIELDS: &[FieldSpec] = &[
     field("allow_user_key_ids", Boolean, "Let callers choose the key id."),
     field("allowed_critical_options", ListOf, "Critical options that callers may choose."),
     field("allowed_domains", ListOf, "Domains that host certificates may be for."),
-    field("allowed_domains_template", Boolean, "Not supported."),
+    field("allowed_domains_template", Boolean, "Whether the domains are identity templates."),
     field("allowed_extensions", ListOf, "Extensions that callers may choose; * for all."),
     field("allowed_user_key_lengths", Map, "Kinds of keys that are signed, with their bits."),
     field("allowed_users", ListOf, "User names that callers may choose; * for all."),
-    field("allowed_users_template", Boolean, "Not supported."),
+    field("allowed_users_template", Boolean, "Whether the user names are identity templates."),
     field("allow_empty_principals", Boolean, "Not supported."),
     field("cidr_list", ListOf, "Machines that passwords are for (CIDR)."),
     field("default_critical_options", Map, "Critical options of every user certificate."),
     field("default_extensions", Map, "Extensions when the caller chooses none."),
-    field("default_extensions_template", Boolean, "Not supported."),
+    field("default_extensions_template", Boolean, "Whether their values are identity templates."),
     field("default_user", Text, "The user when the caller names none."),
-    field("default_user_template", Boolean, "Not supported."),
+    field("default_user_template", Boolean, "Whether the user is an identity template."),
     field("exclude_cidr_list", ListOf, "Machines that passwords are not for (CIDR)."),
     field("key_id_format", Text, "The key id: text with `{{token_display_name}}` and the like."),
     field("max_ttl", Duration, "Longest lifetime."),
@@ -192,13 +241,17 @@ const ROLE_DESCRIPTION: &[FieldSpec] = &[
     field("allow_user_key_ids", Boolean, "Callers choose the key id.").if_any(),
     field("allowed_critical_options", Text, "Critical options that callers may choose.").if_any(),
     field("allowed_domains", Text, "Domains that host certificates may be for.").if_any(),
+    field("allowed_domains_template", Boolean, "Whether those are templates.").if_any(),
     field("allowed_extensions", Text, "Extensions that callers may choose.").if_any(),
     field("allowed_user_key_lengths", Map, "Kinds of keys that are signed.").if_any(),
     field("allowed_users", Text, "User names that callers may choose."),
+    field("allowed_users_template", Boolean, "Whether those are templates."),
     field("cidr_list", Text, "Machines that passwords are for.").if_any(),
     field("default_critical_options", Map, "Critical options of every certificate.").if_any(),
     field("default_extensions", Map, "Extensions when the caller chooses none.").if_any(),
+    field("default_extensions_template", Boolean, "Whether their values are templates.").if_any(),
     field("default_user", Text, "The user when the caller names none."),
+    field("default_user_template", Boolean, "Whether that is a template."),
     field("exclude_cidr_list", Text, "Machines that passwords are not for.").if_any(),
     field("key_id_format", Text, "The key id.").if_any(),
     field("max_ttl", Duration, "Longest lifetime."),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::SshEngine;
 use super::role::CaRole;
-use super::{allowed, ca, role};
+use super::{allowed, ca, revoked, role};
 use crate::core::engine::{CallerFacts, EngineContext};
 use crate::core::error::CoreError;
 use crate::core::fields::Fields;
@@ -81,6 +81,7 @@ impl SshEngine {
         fields: &Fields,
     ) -> Result<Signed, CoreError> {
         role.check_key(key.kind())?;
+        let role = role.resolved(&caller.identity)?;
         let kind = certificate_kind(&role, fields)?;
         let wanted = fields.list("valid_principals")?.unwrap_or_default();
         let principals = allowed::principals(&role, kind, wanted)?;
@@ -104,9 +105,14 @@ impl SshEngine {
             .map_err(|over| CoreError::denied(over.to_string()))?;
         let valid_after = now.plus_millis(-role.not_before.as_millis());
         let ca = ca::load(ctx).await?;
+        if self.standing(ctx).await?.revoked.has_key_id(ca.public_key(), &key_id) {
+            return Err(CoreError::invalid("certificates with this key id are revoked"));
+        }
+        revoked::extend_horizon(ctx, span.expires_at).await?;
         let mut serial = [0u8; 8];
         fill_random(&mut serial)?;
-        let serial = u64::from_be_bytes(serial);
+        // Zero means that there is none.
+        let serial = u64::from_be_bytes(serial).max(1);
         let line = self.signing.run(move || {
             let certificate = SshCertificate {
                 key: &key,

@@ -11,6 +11,9 @@ use crate::crypto::ssh::{SshKeyType, SshPrivateKey};
 use crate::engines::scratch::{answered, ask, planned};
 use crate::types::time::{Timestamp, Ttl};
 
+mod revoked;
+mod templates;
+
 struct World {
     engine: SshEngine,
     mount: ScratchMount,
@@ -153,7 +156,7 @@ fn text_of(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn names_field(result: Result<Certificate, CoreError>, field: &str) {
+fn names_field<T>(result: Result<T, CoreError>, field: &str) {
     let error = result.err().unwrap_or_else(|| panic!("{field} was let through"));
     assert_eq!(error.status(), 400);
     assert!(error.to_string().starts_with(&format!("field \"{field}\"")), "{error}");
@@ -322,7 +325,20 @@ async fn roles_that_make_no_sense_are_refused_by_name() {
         ("key_type", json!({ "key_type": "dynamic" })),
         ("key_type", json!({ "key_type": "" })),
         ("allow_user_certificates", json!({ "allow_user_certificates": false })),
-        ("allowed_users_template", json!({ "allowed_users_template": true })),
+        ("allowed_users", json!({ "allowed_users_template": true, "allowed_users": "{{x}}" })),
+        ("allowed_users", json!({ "allowed_users_template": true, "allowed_users": "{{" })),
+        (
+            "default_user",
+            json!({ "default_user_template": true, "default_user": "{{identity.token}}" }),
+        ),
+        (
+            "allowed_domains",
+            json!({ "allowed_domains_template": true, "allowed_domains": "{{identity.x}}.a" }),
+        ),
+        (
+            "default_extensions",
+            json!({ "default_extensions_template": true, "default_extensions": { "a": "}}" } }),
+        ),
         ("allow_empty_principals", json!({ "allow_empty_principals": true })),
         ("allowed_users", json!({ "allowed_users": ["a b"] })),
         ("allowed_users", json!({ "allowed_users": "app*" })),

@@ -62,6 +62,17 @@ async fn certificates_for_ssh_answer_as_recorded() {
     stage.post("ssh/roles/web", role).await;
     stage.post("ssh/roles/bad", json!({ "key_type": "ca" })).await;
     stage.get("ssh/roles/web").await;
+    let templated = json!({
+        "key_type": "ca", "allow_user_certificates": true,
+        "allowed_users": "{{identity.entity.name}}", "allowed_users_template": true,
+    });
+    stage.post("ssh/roles/own", templated).await;
+    stage.get("ssh/roles/own").await;
+    let unknown = json!({
+        "key_type": "ca", "allow_user_certificates": true,
+        "allowed_users": "{{token}}", "allowed_users_template": true,
+    });
+    stage.post("ssh/roles/bad", unknown).await;
     stage.get("ssh/roles/none").await;
     let key = json!({ "public_key": made["data"]["public_key"] });
     let with = |name: &str, value: serde_json::Value| {
@@ -77,6 +88,12 @@ async fn certificates_for_ssh_answer_as_recorded() {
     stage.post("ssh/sign/web", with("extensions", json!({ "permit-X11-forwarding": "" }))).await;
     stage.post("ssh/sign/web", with("key_id", json!("mine"))).await;
     stage.post("ssh/sign/none", key.clone()).await;
+    stage.post("ssh/revoke", json!({})).await;
+    stage.post("ssh/revoke", json!({ "serial_number": "00000000000000ff" })).await;
+    stage.post("ssh/revoke", json!({ "serial": "255" })).await;
+    stage.post("ssh/revoke", json!({ "key_id": "lost laptop" })).await;
+    stage.post("ssh/unrevoke", json!({ "serial": "255" })).await;
+    stage.get("ssh/revoked").await;
     stage.post("ssh/issue/web", json!({})).await;
     stage.post("ssh/issue/web", json!({ "key_type": "ec" })).await;
     stage.post("ssh/creds/web", json!({ "ip": "10.1.2.3" })).await;

@@ -92,6 +92,7 @@ impl TestSshd {
     pub fn start(&mut self, host_certificate: &str, authorities: &[String]) {
         self.write("host_key-cert.pub", host_certificate);
         self.write("authorities", &(authorities.join("\n") + "\n"));
+        self.write("revoked", "");
         // Where the package's own service has it made at each start.
         fs::create_dir_all("/run/sshd").unwrap();
         // Between finding a port free and taking it, another process may have taken it.
@@ -111,6 +112,7 @@ impl TestSshd {
             &format!(
                 "ListenAddress 127.0.0.1:{}\nHostKey {dir}/host_key\n\
                  HostCertificate {dir}/host_key-cert.pub\nTrustedUserCAKeys {dir}/authorities\n\
+                 RevokedKeys {dir}/revoked\n\
                  AuthenticationMethods publickey\nAuthorizedKeysFile none\nPermitRootLogin yes\n\
                  UsePAM no\nPidFile none\nLogLevel VERBOSE\nMaxStartups 100\n",
                 self.port
@@ -141,6 +143,30 @@ impl TestSshd {
         }
         self.running = Some((server, watchdog));
         true
+    }
+
+    /// Gives the server another list of what is revoked.
+    pub fn revoke(&self, list: &[u8]) {
+        fs::write(self.path("revoked"), list).unwrap();
+    }
+
+    /// What `ssh-keygen` finds in that list: whether these certificates are revoked, one after the
+    /// other, and all that is on it.
+    pub fn revoked(&self, certificates: &[&str]) -> (Vec<bool>, String) {
+        let query = |arguments: &[&str]| {
+            let mut command = Command::new("ssh-keygen");
+            command.arg("-Q").args(arguments).arg("-f").arg(self.path("revoked"));
+            command
+        };
+        let one = |certificate: &&str| {
+            let path = self.write("asked-cert.pub", certificate);
+            let told = query(&[]).arg(path).output().unwrap();
+            let text = String::from_utf8_lossy(&told.stdout).into_owned();
+            assert!(text.contains(if told.status.success() { "ok" } else { "REVOKED" }), "{text}");
+            !told.status.success()
+        };
+        let found = certificates.iter().map(one).collect();
+        (found, succeed(query(&["-l"]).output().unwrap()))
     }
 
     /// What the server logged.

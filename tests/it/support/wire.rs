@@ -103,6 +103,8 @@ pub struct Answer {
     pub head: String,
     /// The body.
     pub body: String,
+    /// The same as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -148,8 +150,9 @@ pub async fn answer(stream: &mut TlsStream<TcpStream>) -> io::Result<Answer> {
     }
     let head = String::from_utf8_lossy(&received[..head_end]).to_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = String::from_utf8_lossy(&received[head_end + 4..]).into_owned();
-    Ok(Answer { status, head, body })
+    let bytes = received.split_off(head_end + 4);
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer { status, head, body, bytes })
 }
 
 /// Whether the server ends the connection, in whatever manner, without another byte.

@@ -117,7 +117,7 @@ fn addresses_are_read_as_services_write_them() {
     let secret = "Y64VEVMBTSXCYIWRSHRNDZW62MPGVU2G";
     let full = format!(
         "otpauth://totp/ACME%20Co:ann%40example.com?secret={secret}&issuer=ACME+Co\
-         &algorithm=SHA256&digits=8&period=60"
+         &algorithm=sha256&digits=8&period=60"
     );
     let read = OtpAuth::parse(&full).unwrap();
     assert_eq!((read.issuer(), read.account()), (Some("ACME Co"), "ann@example.com"));

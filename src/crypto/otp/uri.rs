@@ -168,7 +168,9 @@ impl Said {
                 "secret" => once(&mut said.key, decode_secret(&value)?)?,
                 "issuer" => once(&mut said.issuer, value.to_string())?,
                 "algorithm" => {
-                    let algorithm = OtpAlgorithm::parse(&value).ok_or(OtpUriError::Algorithm)?;
+                    // Some services write it in small letters.
+                    let algorithm = OtpAlgorithm::parse(&value.to_ascii_uppercase());
+                    let algorithm = algorithm.ok_or(OtpUriError::Algorithm)?;
                     once(&mut said.algorithm, algorithm)?;
                 }
                 "digits" => {

@@ -182,14 +182,13 @@ class Transit(WithBroker):
         checked = transit.verify_signed_data("s-ed25519", hash_input=HELLO, hmac=mac)
         self.assertTrue(checked["data"]["valid"])
 
-        for algorithm, length in [("sha1", 20), ("sha2-224", 28), ("sha3-384", 48)]:
-            mac = transit.generate_hmac("s-ed25519", hash_input=HELLO, algorithm=algorithm)
-            mac = mac["data"]["hmac"]
-            self.assertEqual(len(base64.b64decode(mac.rpartition(":")[2])), length)
-            checked = transit.verify_signed_data(
-                "s-ed25519", hash_input=HELLO, hmac=mac, hash_algorithm=algorithm
-            )
-            self.assertTrue(checked["data"]["valid"])
+        mac = transit.generate_hmac("s-ed25519", hash_input=HELLO, algorithm="sha2-384")
+        mac = mac["data"]["hmac"]
+        self.assertEqual(len(base64.b64decode(mac.rpartition(":")[2])), 48)
+        checked = transit.verify_signed_data(
+            "s-ed25519", hash_input=HELLO, hmac=mac, hash_algorithm="sha2-384"
+        )
+        self.assertTrue(checked["data"]["valid"])
         digest = b64(hashlib.sha512(b"hello").digest())
         by_digest = {"hash_algorithm": "sha2-512", "prehashed": True}
         for kind in ["ecdsa-p256", "rsa-2048"]:
@@ -248,11 +247,7 @@ class Transit(WithBroker):
         transit = self.transit
         transit.create_key("e", exportable=True, key_type="ecdsa-p256")
         transit.rotate_key("e")
-        for part, begin in [
-            ("signing-key", "-----BEGIN EC PRIVATE KEY"),
-            ("public-key", "-----BEGIN PUBLIC KEY"),
-            ("hmac-key", ""),
-        ]:
+        for part, begin in [("signing-key", "-----BEGIN EC PRIVATE KEY"), ("hmac-key", "")]:
             keys = transit.export_key("e", key_type=part)["data"]["keys"]
             self.assertEqual(sorted(keys), ["1", "2"])
             self.assertTrue(keys["1"].startswith(begin))
@@ -267,9 +262,7 @@ class Transit(WithBroker):
         self.assertEqual(len(base64.b64decode(made)), 16)
         made = self.transit.generate_random_bytes(n_bytes=16, output_format="hex")["data"]
         self.assertEqual(len(bytes.fromhex(made["random_bytes"])), 16)
-        for algorithm, standard in [
-            ("sha2-256", hashlib.sha256), ("sha3-256", hashlib.sha3_256), ("sha3-512", hashlib.sha3_512)
-        ]:
+        for algorithm, standard in [("sha2-256", hashlib.sha256), ("sha2-512", hashlib.sha512)]:
             summed = self.transit.hash_data(HELLO, algorithm=algorithm)["data"]["sum"]
             self.assertEqual(summed, standard(b"hello").hexdigest())
             summed = self.transit.hash_data(HELLO, algorithm=algorithm, output_format="base64")
@@ -420,12 +413,39 @@ class BothWays(Transit):
                         )
                         self.assertTrue(checked["data"]["valid"], (name, manner))
 
+    def test_hashes(self):
+        # hvac knows neither the others nor keys for HMACs alone.
+        secret = b64(os.urandom(32))
+        ask = [server._adapter.post for server in (self.transit, self.theirs)]
+        for server in (self.transit, self.theirs):
+            public = server._adapter.get("/v1/transit/wrapping_key")["data"]["public_key"]
+            body = {"type": "hmac", "ciphertext": wrapped(public, base64.b64decode(secret))}
+            server._adapter.post("/v1/transit/keys/mac/import", json=body)
+        for name in ["sha1", "sha3-224", "sha3-256", "sha3-384", "sha3-512"]:
+            body = {"input": HELLO}
+            macs = [post(f"/v1/transit/hmac/mac/{name}", json=body)["data"]["hmac"] for post in ask]
+            self.assertEqual(macs[0], macs[1], name)
+            if name == "sha1":
+                continue
+            sums = [post(f"/v1/transit/hash/{name}", json=body)["data"]["sum"] for post in ask]
+            self.assertEqual(sums[0], sums[1], name)
+            key = "sha3-" + name
+            self.moved("ecdsa-p256", key, self.theirs, self.transit)
+            for maker, reader in [ask, ask[::-1]]:
+                signed = maker(f"/v1/transit/sign/{key}/{name}", json=body)["data"]["signature"]
+                claim = {"input": HELLO, "signature": signed}
+                self.assertTrue(reader(f"/v1/transit/verify/{key}/{name}", json=claim)["data"]["valid"])
+
     def test_backups(self):
         for kind in ALL:
             name = "backup-" + kind
-            self.theirs.create_key(
-                name, key_type=kind, exportable=True, allow_plaintext_backup=True,
-                auto_rotate_period="24h",
+            # hvac does not know all of the types.
+            self.theirs._adapter.post(
+                f"/v1/transit/keys/{name}",
+                json={
+                    "type": kind, "exportable": True, "allow_plaintext_backup": True,
+                    "auto_rotate_period": "24h", "key_size": 32 if kind == "hmac" else 0,
+                },
             )
             self.theirs.rotate_key(name)
             proof = self.proof(self.theirs, kind, name)
@@ -434,7 +454,8 @@ class BothWays(Transit):
             told, ours = self.theirs.read_key(name)["data"], self.transit.read_key(name)["data"]
             for field in ["type", "latest_version", "exportable", "auto_rotate_period", "imported_key"]:
                 self.assertEqual(told[field], ours[field], (name, field))
-            self.assertEqual(sorted(told["keys"]), sorted(ours["keys"]))
+            # Of keys for HMACs alone OpenBao tells no versions.
+            self.assertEqual(sorted(told.get("keys", ours["keys"])), sorted(ours["keys"]))
             if kind in SIGNERS:
                 public = [keys["keys"]["2"]["public_key"].strip() for keys in (told, ours)]
                 self.assertEqual(public[0], public[1], name)
@@ -480,7 +501,6 @@ class BothWays(Transit):
         manners = [{}, {"hash_algorithm": "sha2-512"}]
         if kind.startswith("ecdsa"):
             manners += [{"marshaling_algorithm": "jws"}, {"hash_algorithm": "sha2-224"}]
-            manners += [{"hash_algorithm": "sha3-224"}, {"hash_algorithm": "sha3-512"}]
         if kind.startswith("rsa"):
             manners += [
                 {"signature_algorithm": "pkcs1v15"},
@@ -492,7 +512,9 @@ class BothWays(Transit):
 def load_tests(loader, _standard, _pattern):
     suite = unittest.TestSuite()
     suite.addTests(loader.loadTestsFromTestCase(Transit))
-    for name in ["test_backups", "test_ciphertexts", "test_derived_keys", "test_signatures"]:
+    for name in [
+        "test_backups", "test_ciphertexts", "test_derived_keys", "test_hashes", "test_signatures"
+    ]:
         suite.addTest(BothWays(name))
     return suite
 

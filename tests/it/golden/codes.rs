@@ -88,6 +88,7 @@ async fn certificates_for_ssh_answer_as_recorded() {
     stage.post("ssh/sign/web", with("extensions", json!({ "permit-X11-forwarding": "" }))).await;
     stage.post("ssh/sign/web", with("key_id", json!("mine"))).await;
     stage.post("ssh/sign/none", key.clone()).await;
+    stage.get("ssh/krl").await;
     stage.post("ssh/revoke", json!({})).await;
     stage.post("ssh/revoke", json!({ "serial_number": "00000000000000ff" })).await;
     stage.post("ssh/revoke", json!({ "serial": "255" })).await;

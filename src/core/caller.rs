@@ -159,6 +159,13 @@ impl CallerCache {
         self.by_certificate.clear();
         self.by_token.clear();
     }
+
+    /// The token is gone: what is known of it would only take up room.
+    fn forget_token(&self, hash: &str) {
+        if let Some(hash) = TokenHash::from_hex(hash) {
+            self.by_token.remove(&hash);
+        }
+    }
 }
 
 impl Core {
@@ -438,6 +445,7 @@ pub(in crate::core) struct Aftermath {
     pub(in crate::core) records: Arc<Records>,
     pub(in crate::core) leases: Arc<Leases>,
     pub(in crate::core) mounts: Arc<MountTable>,
+    pub(in crate::core) callers: Arc<CallerCache>,
 }
 
 #[async_trait]
@@ -455,6 +463,7 @@ impl TokenGone for Aftermath {
                 engine.caller_gone(&mounted.context(), hash).await?;
             }
         }
+        self.callers.forget_token(hash);
         Ok(())
     }
 }

@@ -231,7 +231,7 @@ pub struct Unsealed {
     /// Who presented wrapping tokens that are none.
     pub guesses: Arc<Guesses>,
     /// Who was seen lately, by certificate.
-    pub callers: super::caller::CallerCache,
+    pub callers: Arc<super::caller::CallerCache>,
     /// Makes hashed values for the audit.
     pub audit_key: crate::crypto::blind::AuditKey,
 }
@@ -272,11 +272,13 @@ impl Unsealed {
         leases.load_hold().await?;
         let tokens = Arc::new(TokenStore::new(records.clone(), core.clock.clone()));
         let guesses = Arc::new(Guesses::new(core.clock.clone()));
+        let callers = Arc::new(super::caller::CallerCache::default());
         tokens.on_gone(Arc::new(super::caller::Aftermath {
             guesses: guesses.clone(),
             records: records.clone(),
             leases: leases.clone(),
             mounts: mounts.clone(),
+            callers: callers.clone(),
         }));
         Ok(Arc::new(Self {
             policies: Arc::new(PolicyStore::new(records.clone())),
@@ -288,7 +290,7 @@ impl Unsealed {
             mfa: Mfa::new(records.clone(), core.clock.clone()),
             lockouts: Lockouts::new(core.clock.clone()),
             guesses,
-            callers: super::caller::CallerCache::default(),
+            callers,
             records,
             mounts,
             tokens,

@@ -277,7 +277,11 @@ impl TokenStore {
 
     /// The token stored under `hash`, dead or alive.
     async fn stored(&self, hash: &str) -> Result<Option<Arc<TokenLookup>>, CoreError> {
-        let Some(record) = self.view().get_record(hash).await? else { return Ok(None) };
+        let Some(record) = self.view().get_record(hash).await? else {
+            // Removed, perhaps by another node.
+            self.parsed.remove(hash);
+            return Ok(None);
+        };
         // The record cache decides what is current: a parsed entry counts only while it was parsed
         // from the very body that is cached.
         if let Some((body, parsed)) = self.parsed.get(hash)

@@ -234,7 +234,10 @@ impl TokenStore {
             max: 1,
         });
         match self.view().commit(&batch).await {
-            Ok(()) => Ok(Removal::Done),
+            Ok(()) => {
+                self.parsed.remove(hash);
+                Ok(Removal::Done)
+            }
             // A child was made, or the row changed, after we looked.
             Err(CoreError::Storage(StorageError::Limit | StorageError::Conflict)) => {
                 Ok(Removal::HasChildren)

@@ -4,6 +4,7 @@ mod administration;
 mod ceremonies;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod growth;
 mod held;
 mod memory;
 mod rotation;

@@ -168,7 +168,14 @@ pub(super) fn json_response(
     if value.is_null() {
         return response(status, None, Body::empty(), Some(request_id));
     }
-    response(status, Some("application/json"), Body::from(value.to_string()), Some(request_id))
+    response(status, Some("application/json"), json_body(value), Some(request_id))
+}
+
+fn json_body(value: &Value) -> Body {
+    let mut out = Vec::with_capacity(512);
+    // A JSON value always serializes.
+    let _ = serde_json::to_writer(&mut out, value);
+    Body::from(out)
 }
 
 fn response(

@@ -320,6 +320,10 @@ impl Formatter for SafeText {
         writer: &mut W,
         fragment: &str,
     ) -> std::io::Result<()> {
+        // Nearly always.
+        if fragment.bytes().all(|byte| byte < 0x7f) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some((at, found)) = rest.char_indices().find(|(_, c)| steers(*c)) {
             let (before, after) = rest.split_at(at);

@@ -25,6 +25,7 @@ mod dependencies;
 mod deploy;
 mod docs;
 mod golden;
+mod guesses;
 mod http;
 mod kv;
 mod ldap;

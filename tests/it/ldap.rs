@@ -318,6 +318,46 @@ async fn groups_are_found_in_every_way() {
     assert_eq!(mount.policies("bob").await, json!(["default", "everybody"]));
 }
 
+/// A security identifier, as Active Directory keeps it: of one authority, with this number in it.
+fn sid(number: u32) -> String {
+    let mut bytes = vec![1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0];
+    bytes.extend(number.to_le_bytes());
+    data_encoding::BASE64.encode(&bytes)
+}
+
+#[tokio::test]
+async fn token_groups_are_those_that_the_directory_names() {
+    let world = shared().await;
+    let groups = format!("ou=groups,{BASE}");
+    // Named by identifiers, also of groups that hold her by way of others; one is nowhere to be found,
+    // and one group that names her as its member is not among them.
+    let own: String = [7, 8, 42].map(|n| format!("tokenGroups:: {}\n", sid(n))).concat();
+    let further = format!("objectClass: securityPrincipal\n{}", own.trim_end());
+    world.directory.person("uid=tess", "tess", &further);
+    for (name, number, member) in [("sid-7", 7, "ann"), ("sid-8", 8, "bob"), ("sid-9", 9, "tess")] {
+        world.directory.change(&format!(
+            "dn: cn={name},{groups}\nobjectClass: groupOfNames\nobjectClass: securityPrincipal\n\
+             cn: {name}\nmember: {member}\nobjectSid:: {sid}\n\n",
+            member = dn(&format!("uid={member}")),
+            sid = sid(number),
+        ));
+    }
+    let mount = world.mounted(json!({ "use_token_groups": true })).await;
+    for name in ["sid-7", "sid-8", "sid-9"] {
+        mount.write(&format!("groups/{name}"), json!({ "policies": name })).await.ok();
+    }
+    let policies = json!(["default", "everybody", "sid-7", "sid-8"]);
+    assert_eq!(mount.policies("tess").await, policies);
+    // Who has none is in none, whatever a search would find.
+    assert_eq!(mount.policies("ann").await, json!(["default", "everybody"]));
+    mount.configure(json!({ "use_token_groups": false })).await;
+    assert_eq!(mount.policies("tess").await, json!(["default", "everybody", "sid-9"]));
+    let refused = mount
+        .write("config", json!({ "use_token_groups": true, "groupdn": "", "bindpass": BROKER.1 }))
+        .await;
+    assert!(refused.error(400).contains("groupdn"), "{}", refused.body);
+}
+
 #[tokio::test]
 async fn passwords_go_to_the_right_directory_and_in_private() {
     // A directory of its own, in whose log nobody else is.

@@ -37,6 +37,7 @@ pub(super) struct ConfigRecord {
     pub groupdn: String,
     pub groupfilter: String,
     pub groupattr: String,
+    pub use_token_groups: bool,
     pub case_sensitive_names: bool,
     pub username_as_alias: bool,
     pub dereference_aliases: String,
@@ -67,6 +68,7 @@ impl Default for ConfigRecord {
             groupdn: String::new(),
             groupfilter: GROUP_FILTER.to_owned(),
             groupattr: "cn".to_owned(),
+            use_token_groups: false,
             case_sensitive_names: false,
             username_as_alias: false,
             dereference_aliases: "never".to_owned(),
@@ -119,6 +121,7 @@ impl ConfigRecord {
             ("discoverdn", &mut self.discoverdn),
             ("anonymous_group_search", &mut self.anonymous_group_search),
             ("case_sensitive_names", &mut self.case_sensitive_names),
+            ("use_token_groups", &mut self.use_token_groups),
             ("username_as_alias", &mut self.username_as_alias),
         ] {
             if let Some(given) = fields.boolean(name)? {
@@ -182,7 +185,7 @@ impl ConfigRecord {
             "tls_min_version": self.tls_min_version,
             "upndomain": self.upndomain,
             "url": self.url,
-            "use_token_groups": false,
+            "use_token_groups": self.use_token_groups,
             "userattr": self.userattr,
             "userdn": self.userdn,
             "userfilter": self.userfilter,
@@ -199,7 +202,6 @@ fn refuse_unsafe(fields: &Fields) -> Result<(), CoreError> {
     for (name, refused, problem) in [
         ("insecure_tls", true, "cannot be set: give the directory's authorities as certificate"),
         ("deny_null_bind", false, "is always on: a password that is empty proves nothing"),
-        ("use_token_groups", true, "is not supported: find groups with groupfilter"),
     ] {
         if fields.boolean(name)? == Some(refused) {
             return Err(SettingError::new(name, problem).into());

@@ -7,12 +7,19 @@ use super::connection::{
 };
 use super::filter::{Filter, Names};
 use super::name::{common_name, group_name, is_name, spelled};
-use super::settings::{Groups, Lookup, Settings};
+use super::settings::{Groups, Lookup, Membership, Settings};
 use crate::types::id::random_base62;
 use crate::types::secret::{RandomError, SecretString};
 
 /// Most groups of one person.
 const GROUPS_MAX: usize = 4096;
+
+/// Groups that are looked up at once by their identifiers.
+const IDS_AT_ONCE: usize = 64;
+/// Longest security identifier, in bytes ([MS-DTYP] §2.4.2: at most 15 sub-authorities).
+const SID_BYTES_MAX: usize = 68;
+const TOKEN_GROUPS: &str = "tokenGroups";
+const OBJECT_SID: &str = "objectSid";
 
 /// What directories answer to a wrong password, and to one that they do not take at all (RFC 4511
 /// appendix A): invalid credentials, and what is said of accounts that are locked or must not log in.
@@ -276,15 +283,69 @@ async fn member_of(
         }
     }
     let names = Names { username: name, user_dn: &entry.dn };
+    let mut member_of = BTreeSet::new();
+    match &groups.membership {
+        Membership::Filter(filter) => {
+            search_groups(connection, settings, groups, filter, names, &mut member_of).await?;
+        }
+        Membership::TokenGroups => {
+            let ids = token_groups(connection, settings, &entry.dn).await?;
+            for some in ids.iter().collect::<Vec<_>>().chunks(IDS_AT_ONCE) {
+                let filter = Filter::one_of(OBJECT_SID, some.iter().map(|id| id.as_slice()));
+                search_groups(connection, settings, groups, &filter, names, &mut member_of).await?;
+            }
+        }
+    }
+    Ok(member_of)
+}
+
+/// The identifiers of the groups that an entry is in, however they lie in each other: what Active
+/// Directory makes up when the entry itself is read ([MS-ADTS] §3.1.1.4.5.19).
+async fn token_groups(
+    connection: &mut Connection,
+    settings: &Settings,
+    dn: &str,
+) -> Result<BTreeSet<Vec<u8>>, DirectoryError> {
+    let (filter, names) = (Filter::any_entry(), Names { username: "", user_dn: "" });
+    let search = Search {
+        base_only: true,
+        entries_max: 1,
+        page: 0,
+        ..searching(settings, dn, &filter, names, &[TOKEN_GROUPS])
+    };
+    let found = connection.search(&search).await?;
+    if found.code != SUCCESS {
+        let what = "to read tokenGroups";
+        return Err(DirectoryError::Refused { what, code: found.code });
+    }
+    let ids: BTreeSet<Vec<u8>> = found
+        .entries
+        .iter()
+        .flat_map(|entry| entry.values(TOKEN_GROUPS).map(<[u8]>::to_vec))
+        .collect();
+    if ids.len() > GROUPS_MAX || ids.iter().any(|id| id.len() > SID_BYTES_MAX) {
+        return Err(DirectoryError::Excessive);
+    }
+    Ok(ids)
+}
+
+/// Adds the names of the groups that a filter finds.
+async fn search_groups(
+    connection: &mut Connection,
+    settings: &Settings,
+    groups: &Groups,
+    filter: &Filter,
+    names: Names<'_>,
+    member_of: &mut BTreeSet<String>,
+) -> Result<(), DirectoryError> {
     let attributes = [groups.attribute.as_str()];
-    let search = searching(settings, &groups.base, &groups.filter, names, &attributes);
+    let search = searching(settings, &groups.base, filter, names, &attributes);
     let found = connection.search(&search).await?;
     match found.code {
         SUCCESS => {}
         SIZE_LIMIT_EXCEEDED => return Err(DirectoryError::Excessive),
         code => return Err(DirectoryError::Refused { what: "to search for groups", code }),
     }
-    let mut member_of = BTreeSet::new();
     for group in &found.entries {
         let mut named = group.texts(&groups.attribute).map(group_name).collect::<Vec<_>>();
         if named.is_empty() {
@@ -298,7 +359,7 @@ async fn member_of(
             return Err(DirectoryError::Excessive);
         }
     }
-    Ok(member_of)
+    Ok(())
 }
 
 fn searching<'a>(

@@ -104,6 +104,21 @@ impl Filter {
         if parser.rest.is_empty() { Ok(Self(node)) } else { Err(FilterError::Syntax) }
     }
 
+    /// What finds every entry that there is.
+    pub(super) fn any_entry() -> Self {
+        Self(Node::Present("objectClass".to_owned()))
+    }
+
+    /// What finds the entries whose attribute has one of these values.
+    pub(super) fn one_of<'v>(attribute: &str, values: impl IntoIterator<Item = &'v [u8]>) -> Self {
+        let equal = |value: &[u8]| Node::Compare {
+            tag: EQUAL,
+            attribute: attribute.to_owned(),
+            value: Template(vec![Piece::Bytes(value.to_vec())]),
+        };
+        Self(Node::Set { tag: OR, parts: values.into_iter().map(equal).collect() })
+    }
+
     /// Reads the filter that people are found by, which compares some attribute with their name.
     ///
     /// # Errors

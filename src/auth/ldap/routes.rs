@@ -95,7 +95,11 @@ const CONFIG: &[FieldSpec] = with_token_fields![
         FieldKind::Text,
         "ldaps://host or ldap://host; several, with commas between them."
     ),
-    field("use_token_groups", FieldKind::Boolean, "Always false: groups are found by groupfilter."),
+    field(
+        "use_token_groups",
+        FieldKind::Boolean,
+        "Groups are those of tokenGroups, as Active Directory has it; groupfilter does not count.",
+    ),
     field("userattr", FieldKind::Text, "The attribute with the name that people have."),
     field("userdn", FieldKind::Text, "Where people are."),
     field("userfilter", FieldKind::Text, "What finds the one entry of {{.Username}}."),
@@ -127,7 +131,7 @@ const SHOWN: &[FieldSpec] = with_shown_token_fields![
     field("tls_min_version", FieldKind::Text, "tls12 or tls13."),
     field("upndomain", FieldKind::Text, "The domain of names."),
     field("url", FieldKind::Text, "The servers."),
-    field("use_token_groups", FieldKind::Boolean, "False."),
+    field("use_token_groups", FieldKind::Boolean, "Whether groups are those of tokenGroups."),
     field("userattr", FieldKind::Text, "The attribute with the name that people have."),
     field("userdn", FieldKind::Text, "Where people are."),
     field("userfilter", FieldKind::Text, "What finds people."),

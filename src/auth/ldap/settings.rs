@@ -61,10 +61,18 @@ pub(super) enum Lookup {
     Direct,
 }
 
+/// How the groups of an entry are found.
+pub(super) enum Membership {
+    /// By a search for them.
+    Filter(Filter),
+    /// By what Active Directory says of the entry in `tokenGroups`, nested groups too.
+    TokenGroups,
+}
+
 /// Where groups are, and what they are called.
 pub(super) struct Groups {
     pub base: String,
-    pub filter: Filter,
+    pub membership: Membership,
     pub attribute: String,
     /// Searched by nobody, rather than by the person, where there is no service account.
     pub anonymously: bool,
@@ -162,14 +170,21 @@ impl Settings {
 }
 
 fn groups(record: &ConfigRecord) -> Result<Option<Groups>, SettingError> {
-    if record.groupdn.is_empty() || record.groupfilter.is_empty() {
+    let membership = if record.use_token_groups {
+        if record.groupdn.is_empty() {
+            return Err(refused("groupdn", "is required with use_token_groups"));
+        }
+        Membership::TokenGroups
+    } else if record.groupdn.is_empty() || record.groupfilter.is_empty() {
         return Ok(None);
-    }
-    let filter = Filter::parse(&record.groupfilter, &record.userattr)
-        .map_err(|error| refused("groupfilter", error.to_string()))?;
+    } else {
+        let filter = Filter::parse(&record.groupfilter, &record.userattr)
+            .map_err(|error| refused("groupfilter", error.to_string()))?;
+        Membership::Filter(filter)
+    };
     Ok(Some(Groups {
         base: record.groupdn.clone(),
-        filter,
+        membership,
         attribute: record.groupattr.clone(),
         anonymously: record.anonymous_group_search,
     }))

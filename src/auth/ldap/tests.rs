@@ -111,7 +111,6 @@ async fn what_is_unsafe_or_makes_no_sense_is_refused_by_field() {
         ("url", json!("ldap://dc.example.org")),
         ("insecure_tls", json!(true)),
         ("deny_null_bind", json!(false)),
-        ("use_token_groups", json!("true")),
         ("bindpass", json!("")),
         ("userdn", json!("")),
         ("userdn", json!("dc=\n")),

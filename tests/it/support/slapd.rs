@@ -133,6 +133,12 @@ impl Slapd {
              EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )\n\
              objectclass ( 1.3.6.1.4.1.4203.666.11.1 NAME 'principal' SUP top AUXILIARY \
              MAY userPrincipalName )\n\
+             attributetype ( 1.2.840.113556.1.4.146 NAME 'objectSid' EQUALITY octetStringMatch \
+             SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 SINGLE-VALUE )\n\
+             attributetype ( 1.2.840.113556.1.4.1301 NAME 'tokenGroups' \
+             EQUALITY octetStringMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )\n\
+             objectclass ( 1.3.6.1.4.1.4203.666.11.2 NAME 'securityPrincipal' SUP top AUXILIARY \
+             MAY ( objectSid $ tokenGroups ) )\n\
              modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload memberof\n\
              TLSCACertificateFile {ca}\nTLSCertificateFile {certificate}\n\
              TLSCertificateKeyFile {key}\nTLSVerifyClient try\npidfile {pid}\n\

@@ -44,7 +44,9 @@ pub fn same(name: &str, wanted: &Value, found: &Value) -> bool {
         (Value::Array(wanted), Value::String(text)) => {
             same_list(name, wanted, &list_of(name, text))
         }
-        (Value::Object(wanted), Value::Object(found)) => same_object(wanted, found),
+        (Value::Object(wanted), Value::Object(found)) => {
+            (!is_free(name) || wanted.keys().eq(found.keys())) && same_object(wanted, found)
+        }
         (Value::Object(_) | Value::Array(_), _) | (_, Value::Object(_) | Value::Array(_)) => false,
         (
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_),
@@ -66,6 +68,7 @@ pub fn is_unset(name: &str, value: &Value) -> bool {
                 || matches!(text.as_str(), "0" | "false")
         }
         Value::Array(items) => items.is_empty(),
+        Value::Object(members) if is_free(name) => members.is_empty(),
         Value::Object(members) => members.iter().all(|(name, value)| is_unset(name, value)),
     }
 }
@@ -73,6 +76,11 @@ pub fn is_unset(name: &str, value: &Value) -> bool {
 /// Whether a field of this name is a duration, in seconds where it is a number.
 pub fn is_duration(name: &str) -> bool {
     DURATIONS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Objects whose members people name: one that is there says something, whatever it is.
+fn is_free(name: &str) -> bool {
+    matches!(name, "bound_claims" | "claim_mappings" | "custom_metadata" | "metadata")
 }
 
 /// The order of statements is their meaning; every other list of the API is a set.
@@ -194,6 +202,9 @@ mod tests {
             ("creation_statements", json!(["a", "b"]), json!(["b", "a"])),
             ("metadata", json!({"team": "a"}), json!({"team": "a", "more": "b"})),
             ("metadata", json!({"team": "a"}), json!({})),
+            ("metadata", json!({"off": "false"}), json!({})),
+            ("bound_claims", json!({"verified": false, "a": "b"}), json!({"a": "b"})),
+            ("bound_claims", json!({"verified": false}), json!({})),
             ("token_bound_cidrs", json!(["10.0.0.0/8"]), json!(["10.0.0.0/9"])),
             ("name", json!("Web"), json!("web")),
             ("bind_secret_id", json!(false), json!(true)),

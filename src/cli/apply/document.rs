@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::secrets::{Source, holds_a_password, is_secret_name};
+use super::secrets::{Source, holds_a_secret, is_secret_name};
 
 /// Largest file that is read, the document's own or one that it names, in bytes.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -308,11 +308,11 @@ impl Reader<'_> {
             );
             return None;
         }
-        if plain.as_str().is_some_and(holds_a_password) {
+        if holds_a_secret(&plain) {
             self.problem(
                 at,
                 format!(
-                    "{name}: holds a password; write {{{{username}}}}:{{{{password}}}} there, and \
+                    "{name}: holds a secret, which does not belong here; of an address, write {{{{username}}}}:{{{{password}}}} there, and \
                      password = {{ from_env = \"NAME\" }} beside it"
                 ),
             );

@@ -6,7 +6,7 @@ use super::document::{Ask, Document, Mount, Object, Policy, Wanted};
 use super::secrets::is_masked;
 use super::territory::Territory;
 use crate::cli::error::CliError;
-use crate::cli::meaning::{answered, same};
+use crate::cli::meaning::{answered, is_unset, same};
 use crate::cli::session::Environment;
 use crate::client::{Client, ClientError, Request, Verb};
 use crate::types::secret::SecretString;
@@ -303,7 +303,11 @@ impl<'a> Planner<'a> {
                 if place.kind == "approle" {
                     self.add_role_id(object, &mut data).await?;
                 }
-                self.changed(kind, object, &data).await?
+                let mut step = self.changed(kind, object, &data, place.is_whole).await?;
+                if place.is_whole && !step.differences.is_empty() {
+                    self.complete(object, &data, &mut step)?;
+                }
+                step
             }
         };
         self.settle(step);
@@ -370,6 +374,7 @@ impl<'a> Planner<'a> {
         kind: Kind,
         object: &Object,
         data: &Value,
+        is_whole: bool,
     ) -> Result<Step, CliError> {
         let mut differences = Vec::new();
         let mut fields = Vec::new();
@@ -418,11 +423,52 @@ impl<'a> Planner<'a> {
             let names = withheld.join(", ");
             if step.differences.is_empty() {
                 self.plan.unread.push(format!("{} {names}", object.path));
-            } else {
+            } else if !is_whole {
                 step.notes.push(format!("{names}: left as it is; -write-secrets writes it too"));
             }
         }
         Ok(step)
+    }
+
+    /// Adds to the change of what is written whole all that would be unset by it: secrets of the
+    /// document, and what is set on the server and nowhere in the document.
+    fn complete(&self, object: &Object, data: &Value, step: &mut Step) -> Result<(), CliError> {
+        let Some(Deed::Write { fields, .. }) = step.deeds.first_mut() else { return Ok(()) };
+        let mut has_secret = false;
+        for (name, wanted) in &object.fields {
+            let Wanted::Secret(source) = wanted else { continue };
+            has_secret = true;
+            if fields.iter().any(|(given, _)| given == name) {
+                continue;
+            }
+            step.differences.push(Difference { field: name.clone(), from: None, to: To::Hidden });
+            if !self.purpose.check {
+                let secret = source.read(self.env, &object.path, name)?;
+                fields.push((name.clone(), Given::Secret(secret)));
+            }
+        }
+        let mut unnamed = false;
+        for (name, value) in data.as_object().into_iter().flatten() {
+            let is_named = object.fields.iter().any(|(given, _)| given == name);
+            // What is false may be true where it is left out.
+            if is_unset(name, value) && !value.is_boolean() {
+                continue;
+            }
+            // What there is instead of a secret in an answer.
+            unnamed |=
+                name.ends_with("_set") && *value == Value::Bool(true) || name == "oidc_client_id";
+            if !is_named && !name.ends_with("_set") {
+                fields.push((name.clone(), Given::Plain(value.clone())));
+            }
+        }
+        if unnamed && !has_secret {
+            step.notes.push(
+                "a secret that is set there and not in the document is unset by this: it is \
+                 written whole"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 }
 

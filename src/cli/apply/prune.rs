@@ -72,10 +72,17 @@ impl Planner<'_> {
         at: &str,
         kept: &BTreeSet<String>,
     ) -> Result<(), CliError> {
-        for name in self.names(at).await? {
-            let path = format!("{at}/{name}");
-            let is_ours = kind == Kind::Policy && POLICIES_KEPT.contains(&name.as_str());
-            if !is_ours && !name.ends_with('/') && !kept.contains(&path.to_lowercase()) {
+        let there: BTreeSet<String> =
+            self.names(at).await?.into_iter().map(|name| format!("{at}/{name}")).collect();
+        // A server that knows a name in lower case alone lists it so; beside the name as it stands in
+        // the document, one in lower case is another.
+        let folded: BTreeSet<String> =
+            kept.iter().filter(|path| !there.contains(*path)).map(|p| p.to_lowercase()).collect();
+        for path in there {
+            let name = path.strip_prefix(at).unwrap_or_default().trim_start_matches('/');
+            let is_ours = kind == Kind::Policy && POLICIES_KEPT.contains(&name);
+            let is_kept = kept.contains(&path) || folded.contains(&path);
+            if !is_ours && !path.ends_with('/') && !is_kept {
                 let shown = path.strip_prefix(kind.home()).unwrap_or(&path).to_owned();
                 self.plan.steps.push(deletion(kind, shown, path, Vec::new()));
             }
@@ -140,9 +147,9 @@ fn deletion(kind: Kind, name: String, path: String, notes: Vec<String>) -> Step 
 }
 
 fn named(objects: &[Object]) -> BTreeSet<String> {
-    objects.iter().map(|object| object.path.to_lowercase()).collect()
+    objects.iter().map(|object| object.path.clone()).collect()
 }
 
 fn policy_paths(kind: Kind, policies: &[Policy]) -> BTreeSet<String> {
-    policies.iter().map(|policy| format!("{}{}", kind.home(), policy.name).to_lowercase()).collect()
+    policies.iter().map(|policy| format!("{}{}", kind.home(), policy.name)).collect()
 }

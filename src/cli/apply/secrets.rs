@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::document::read_file;
 use crate::cli::error::CliError;
 use crate::cli::session::Environment;
@@ -23,7 +25,10 @@ const SECRET_NAMES: &[&str] = &[
     "access_key",
     "api_key",
     "key_base64",
+    "key",
 ];
+/// Endings of such names.
+const SECRET_ENDINGS: &[&str] = &["_password", "_secret", "_private_key"];
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +77,29 @@ impl Source {
 
 /// Whether a field of this name holds a secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    SECRET_NAMES.contains(&name)
+    SECRET_NAMES.contains(&name) || SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a value is an address with a secret in it, or has one anywhere inside.
+pub(super) fn holds_a_secret(value: &Value) -> bool {
+    match value {
+        Value::String(text) => holds_a_password(text) || holds_a_key(text),
+        Value::Array(items) => items.iter().any(holds_a_secret),
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            let is_text = value.as_str().is_some_and(|text| !text.is_empty());
+            is_secret_name(name) && is_text || holds_a_secret(value)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Whether a text is what an authenticator app scans.
+fn holds_a_key(text: &str) -> bool {
+    text.starts_with("otpauth://") && text.contains("secret=")
 }
 
 /// Whether a text is an address with a password in it that is not a placeholder.
-pub(super) fn holds_a_password(text: &str) -> bool {
+fn holds_a_password(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let Some((user, _)) = authority.rsplit_once('@') else { return false };
@@ -96,6 +119,8 @@ pub(super) fn is_masked(answered: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -109,6 +134,22 @@ mod tests {
         ] {
             assert_eq!(holds_a_password(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_seen_wherever_it_stands() {
+        for value in [
+            json!("otpauth://totp/x?secret=ABC"),
+            json!(["mongodb://a:b@c/"]),
+            json!({ "a": { "oidc_client_secret": "x" } }),
+            json!([{ "root_password": "x" }]),
+        ] {
+            assert!(holds_a_secret(&value), "{value}");
+        }
+        for value in [json!({ "password": "" }), json!(["otpauth://totp/x"]), json!({ "a": 1 })] {
+            assert!(!holds_a_secret(&value), "{value}");
+        }
+        assert!(is_secret_name("self_managed_password") && !is_secret_name("password_policy"));
     }
 
     #[test]

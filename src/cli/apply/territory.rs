@@ -37,6 +37,8 @@ const ACTIONS: &[&str] = &[
 /// The same as the last of three segments or more, behind a name.
 const ACTIONS_OF_ONE: &[&str] =
     &["custom-secret-id", "import", "import_version", "login", "rotate", "secret-id", "trim"];
+/// Methods whose `config` is written whole.
+const WRITTEN_WHOLE: &[&str] = &["jwt", "kubernetes", "oidc"];
 /// Last segments of paths whose entries `-prune` may delete.
 const COLLECTIONS: &[&str] = &["role", "roles", "users", "groups", "certs", "static-roles"];
 
@@ -47,6 +49,8 @@ pub(super) struct Place {
     pub(super) kind: String,
     /// Whether it is mounted yet.
     pub(super) is_there: bool,
+    /// Whether a write of the path unsets what it leaves out.
+    pub(super) is_whole: bool,
 }
 
 /// What is mounted, and what will be.
@@ -119,7 +123,9 @@ impl Territory {
         let (mount, kind, version, is_there) = serving
             .filter(|(mount, ..)| path.starts_with(mount.as_str()))
             .max_by_key(|(mount, ..)| mount.len())?;
-        Some((Place { kind, is_there }, path.get(mount.len()..).unwrap_or_default(), version))
+        let rest = path.get(mount.len()..).unwrap_or_default();
+        let is_whole = WRITTEN_WHOLE.contains(&kind.as_str()) && rest == "config";
+        Some((Place { kind, is_there, is_whole }, rest, version))
     }
 
     /// The mount of a path that is configuration.

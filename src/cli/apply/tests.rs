@@ -88,7 +88,7 @@ fn every_mistake_is_named_with_its_line_and_column() {
         (
             "[config.\"d/config/m\"]\nconnection_url = \"postgresql://u:hunter2@h/d\"",
             "line 2, column 1",
-            "holds a password",
+            "holds a secret",
         ),
         (
             "[config.\"a/b\"]\nx = { from_env = \"A\", from_file = \"B\" }",

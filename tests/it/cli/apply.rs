@@ -211,6 +211,69 @@ fn secrets_come_from_elsewhere_are_written_once_and_never_shown() {
 }
 
 #[test]
+fn what_is_written_whole_loses_nothing_by_a_change() {
+    let (temp, dev) = fresh();
+    let key = serde_json::to_string(crate::support::signer::RSA.public_pem()).unwrap();
+    let document = |issuer: &str, secret: &str| {
+        format!(
+            "[auth.k8s]\ntype = \"kubernetes\"\n[config.\"auth/k8s/config\"]\n\
+             pem_keys = [{key}]\nissuer = \"{issuer}\"\n{secret}"
+        )
+    };
+    let secret = "token_reviewer_jwt = { from_env = \"DATABASE_PASSWORD\" }";
+    let file = written(temp.path(), &document("one", secret));
+    let config = || -> Value {
+        let read = dev.ok("admin", &["read", "-format=json", "auth/k8s/config"]);
+        serde_json::from_str::<Value>(&read).unwrap()["data"].clone()
+    };
+    applied(&dev, &file, &[]);
+    assert_eq!(config()["token_reviewer_jwt_set"], true);
+    assert_eq!(checked(&dev, &file, &[]), (0, vec![]));
+    // By hand: what the document does not speak of, and what it does.
+    let pem = crate::support::signer::RSA.public_pem();
+    let by_hand = [
+        "write".to_owned(),
+        "auth/k8s/config".to_owned(),
+        format!("pem_keys={pem}"),
+        "issuer=two".to_owned(),
+        "disable_iss_validation=false".to_owned(),
+        "token_reviewer_jwt=by-hand".to_owned(),
+    ];
+    dev.ok("admin", &by_hand.each_ref().map(String::as_str));
+    let update = "update config auth/k8s/config: issuer,token_reviewer_jwt".to_owned();
+    assert_eq!(checked(&dev, &file, &[]), (2, vec![update]));
+    applied(&dev, &file, &[]);
+    let made = config();
+    assert_eq!(made["issuer"], "one");
+    assert_eq!(made["token_reviewer_jwt_set"], true, "the secret went with the change");
+    assert_eq!(made["disable_iss_validation"], false, "what the document leaves out stays");
+    assert_eq!(checked(&dev, &file, &[]), (0, vec![]));
+    // A secret that the document does not name cannot be kept, and that is said.
+    let file = written(temp.path(), &document("three", ""));
+    let plan = applied(&dev, &file, &[]);
+    let note = plan["changes"][0]["notes"][0].as_str().unwrap();
+    assert!(note.contains("unset by this"), "{note}");
+}
+
+#[test]
+fn a_name_that_differs_in_case_alone_is_pruned() {
+    let (temp, dev) = fresh();
+    let document = "[auth.approle]\ntype = \"approle\"\n[config.\"auth/approle/role/web\"]\n\
+                    token_ttl = 60\n[policies.Mixed]\npolicy = 'path \"x\" {}'";
+    let file = written(temp.path(), document);
+    applied(&dev, &file, &[]);
+    dev.ok("admin", &["write", "auth/approle/role/WEB", "token_policies=admin"]);
+    let flags = ["-prune", "auth/approle/role,policies"];
+    let (status, changes) = checked(&dev, &file, &flags);
+    assert_eq!(status, 2);
+    let deletions: Vec<_> =
+        changes.iter().filter(|change| change.starts_with("delete")).cloned().collect();
+    assert!(deletions.contains(&"delete config auth/approle/role/WEB: ".to_owned()), "{changes:?}");
+    assert!(!deletions.iter().any(|change| change.contains("ixed")), "{changes:?}");
+    assert!(!deletions.iter().any(|change| change.contains("role/web")), "{changes:?}");
+}
+
+#[test]
 fn mistakes_and_refusals_change_nothing_and_look_like_no_drift() {
     let (temp, dev) = fresh();
     for (document, word) in [

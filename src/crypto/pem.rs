@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-use crate::types::secret::SecretString;
+use crate::types::secret::{SecretBytes, SecretString};
 
 /// Characters of a line.
 const LINE: usize = 64;
@@ -26,6 +26,84 @@ pub fn text(label: &str, der: &[u8]) -> SecretString {
     text.push_str(label);
     text.push_str("-----\n");
     SecretString::new(text)
+}
+
+/// The label and the contents of the one block in `text`.
+pub fn der_of(text: &str) -> Option<(String, SecretBytes)> {
+    let (_, rest) = text.split_once("-----BEGIN ")?;
+    let (label, rest) = rest.split_once("-----")?;
+    let (body, _) = rest.split_once("-----END ")?;
+    let body = Zeroizing::new(body.split_whitespace().collect::<String>());
+    Some((label.to_owned(), SecretBytes::new(BASE64.decode(body.as_bytes()).ok()?)))
+}
+
+/// Kinds of keys that go into a PKCS #8 structure (RFC 5958).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pkcs8 {
+    /// A seed (RFC 8410 §7).
+    Ed25519,
+    /// The structure of RFC 5915.
+    P256,
+    /// The same.
+    P384,
+    /// The same.
+    P521,
+    /// The structure of RFC 8017 §A.1.2.
+    Rsa,
+}
+
+impl Pkcs8 {
+    /// The identifier of the algorithm, as DER.
+    const fn algorithm(self) -> &'static [u8] {
+        match self {
+            Self::Ed25519 => &[0x06, 0x03, 0x2b, 0x65, 0x70],
+            Self::P256 => &[
+                0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                0xce, 0x3d, 0x03, 0x01, 0x07,
+            ],
+            Self::P384 => &[
+                0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+                0x00, 0x22,
+            ],
+            Self::P521 => &[
+                0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+                0x00, 0x23,
+            ],
+            Self::Rsa => {
+                &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00]
+            }
+        }
+    }
+
+    /// The structure with this key inside.
+    pub fn of(self, key: &[u8]) -> SecretBytes {
+        let seed = Zeroizing::new(match self {
+            Self::Ed25519 => wrapped(0x04, key),
+            Self::P256 | Self::P384 | Self::P521 | Self::Rsa => key.to_vec(),
+        });
+        let key = Zeroizing::new(wrapped(0x04, &seed));
+        let version: &[u8] = &[0x02, 0x01, 0x00];
+        let parts = Zeroizing::new([version, &wrapped(0x30, self.algorithm()), &key].concat());
+        SecretBytes::new(wrapped(0x30, &parts))
+    }
+}
+
+/// An element of DER.
+fn wrapped(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let short: Vec<u8> = length.iter().copied().skip_while(|byte| *byte == 0).collect();
+    let mut out = Vec::with_capacity(content.len() + 10);
+    out.push(tag);
+    match (short.as_slice(), u8::try_from(short.len())) {
+        ([], _) => out.push(0),
+        ([byte], _) if *byte < 0x80 => out.push(*byte),
+        (bytes, count) => {
+            out.push(0x80 | count.unwrap_or(8));
+            out.extend_from_slice(bytes);
+        }
+    }
+    out.extend_from_slice(content);
+    out
 }
 
 /// The key inside a PKCS #8 structure (RFC 5958): of an RSA key, the structure of RFC 8017 §A.1.2.

@@ -12,6 +12,7 @@ mod facts;
 pub mod files;
 mod host;
 pub mod key_text;
+pub mod key_transfer;
 pub mod openapi;
 pub mod outgoing;
 pub mod policy_text;

@@ -25,6 +25,15 @@ listener "tcp" {{
 """
 
 
+AUDIT = """
+audit "file" "file" {{
+  options {{
+    file_path = "{dir}/audit.log"
+  }}
+}}
+"""
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -34,7 +43,7 @@ def free_port():
 class Bao:
     """`certificate`, `key` and `ca` are files; the certificate is one of 127.0.0.1."""
 
-    def __init__(self, certificate, key, ca):
+    def __init__(self, certificate, key, ca, audited=False):
         self._owned = tempfile.TemporaryDirectory(prefix="leasehold-bao-")
         self.dir, self.ca = self._owned.name, ca
         port, cluster_port = free_port(), free_port()
@@ -42,7 +51,7 @@ class Bao:
         self.address = f"https://127.0.0.1:{port}"
         with open(os.path.join(self.dir, "bao.hcl"), "w") as file:
             file.write(
-                CONFIG.format(
+                (CONFIG + AUDIT * audited).format(
                     dir=self.dir,
                     port=port,
                     cluster_port=cluster_port,

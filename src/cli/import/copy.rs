@@ -13,6 +13,73 @@ const TRUE_UNLESS_SAID: &[&str] = &["bind_secret_id", "renewable", "verify_conne
 /// Fields of roles that servers answer under two names; the longer one is written.
 const TWICE: &[&str] =
     &["policies", "ttl", "max_ttl", "period", "num_uses", "bound_cidrs", "explicit_max_ttl"];
+/// Fields that this server answers as set where nobody has set them.
+const SET_HERE: &[&str] = &[
+    "disable_iss_validation",
+    "disable_local_ca_jwt",
+    "oidc_response_mode",
+    "oidc_response_types",
+];
+
+/// What the source says of one thing.
+pub(super) struct Said {
+    /// What is set there, as it is written.
+    pub(super) set: Map<String, Value>,
+    /// The names of what is not.
+    unset: Vec<String>,
+}
+
+impl Said {
+    /// From an answer, without `dropped`.
+    pub(super) fn of(data: &Value, dropped: &[&str]) -> Self {
+        let set = written(data, dropped);
+        let all = data.as_object().into_iter().flatten();
+        let unset = all
+            .filter(|(name, value)| {
+                let name = name.as_str();
+                is_unset(name, value)
+                    && !set.contains_key(name)
+                    && ![dropped, TWICE, SET_HERE].iter().any(|names| names.contains(&name))
+            })
+            .map(|(name, _)| name.clone());
+        Self { unset: unset.collect(), set }
+    }
+
+    /// These fields, whatever else there is.
+    pub(super) fn only(set: Map<String, Value>) -> Self {
+        Self { set, unset: Vec::new() }
+    }
+
+    /// The fields that differ from those that an answer speaks of, as they would have to be written.
+    fn differing(&self, found: &Value) -> Map<String, Value> {
+        let mut all = Map::new();
+        for (name, wanted) in &self.set {
+            if let Some(here) = answered(found, name)
+                && !same(name, wanted, here)
+            {
+                all.insert(name.clone(), wanted.clone());
+            }
+        }
+        for name in &self.unset {
+            // A role that has lost a policy there must not keep it here unseen.
+            if let Some(here) = answered(found, name).filter(|here| !is_unset(name, here)) {
+                all.insert(name.clone(), emptied(here));
+            }
+        }
+        all
+    }
+}
+
+/// What unsets a field that has such a value.
+fn emptied(value: &Value) -> Value {
+    match value {
+        Value::Array(_) => Value::Array(Vec::new()),
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::Bool(_) => Value::Bool(false),
+        Value::Number(_) => Value::from(0),
+        Value::Null | Value::String(_) => Value::String(String::new()),
+    }
+}
 
 /// What a walk over the source is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +170,8 @@ impl Context<'_> {
         }
     }
 
-    /// Brings `fields` to `path`, or compares them with what is there. `added` are written with
-    /// them when nothing is there yet. Says whether it is there afterwards, or would be.
+    /// Brings what is `said` to `path`, or compares it with what is there. `added` is written with
+    /// it when nothing is there yet. Says whether it is there afterwards, or would be.
     ///
     /// # Errors
     /// What ends the import.
@@ -112,7 +179,7 @@ impl Context<'_> {
         &mut self,
         kind: &'static str,
         path: &str,
-        fields: &Map<String, Value>,
+        said: &Said,
         added: Map<String, Value>,
     ) -> Result<bool, CliError> {
         let found = match self.target.read(path).await {
@@ -122,7 +189,9 @@ impl Context<'_> {
                 return Ok(false);
             }
         };
-        let differing = found.as_ref().map(|found| known(fields, found));
+        let changes = found.as_ref().map(|found| said.differing(found));
+        let differing: Option<Vec<String>> =
+            changes.as_ref().map(|changes| changes.keys().cloned().collect());
         let outcome = match (self.mode, &differing) {
             (Mode::Compare, None) => Outcome::Different("is not here".to_owned()),
             (Mode::Compare, Some(names)) if names.is_empty() => Outcome::Equal,
@@ -136,9 +205,10 @@ impl Context<'_> {
             (Mode::Copy, Some(_)) if !self.overwrite => Outcome::Kept,
             (Mode::DryRun, _) => Outcome::Copied,
             (Mode::Copy, _) => {
-                let mut body = fields.clone();
-                if found.is_none() {
-                    body.extend(added);
+                let mut body = said.set.clone();
+                match changes {
+                    Some(changes) => body.extend(changes),
+                    None => body.extend(added),
                 }
                 match self.target.write(path, Value::Object(body)).await {
                     Ok((warnings, _)) => {
@@ -173,13 +243,6 @@ pub(super) fn differing(fields: &Map<String, Value>, found: &Value) -> Vec<Strin
         .collect()
 }
 
-/// The same, of fields that the answer speaks of.
-fn known(fields: &Map<String, Value>, found: &Value) -> Vec<String> {
-    let mut names = differing(fields, found);
-    names.retain(|name| answered(found, name).is_some());
-    names
-}
-
 /// What is worth writing of an answer: what is set, under one name each, without `dropped`.
 pub(super) fn written(data: &Value, dropped: &[&str]) -> Map<String, Value> {
     let Some(all) = data.as_object() else { return Map::new() };
@@ -209,5 +272,23 @@ mod tests {
             "token_policies": ["a"], "bind_secret_id": false, "secret_id_ttl": 60,
         });
         assert_eq!(Value::Object(written(&answer, &["name"])), expected);
+    }
+
+    #[test]
+    fn what_is_set_here_and_not_there_is_a_difference() {
+        let there = json!({
+            "token_policies": [], "policies": [], "token_ttl": 60, "bound_claims": null, "name": "",
+            "token_bound_cidrs": [], "disable_local_ca_jwt": false,
+        });
+        let said = Said::of(&there, &["name"]);
+        let here = json!({
+            "token_policies": ["admin"], "policies": ["admin"], "token_ttl": 60, "name": "x",
+            "bound_claims": {"a": "b"}, "token_bound_cidrs": [], "more": 7,
+            "disable_local_ca_jwt": true,
+        });
+        let expected = json!({ "token_policies": [], "bound_claims": {} });
+        assert_eq!(Value::Object(said.differing(&here)), expected);
+        let without = json!({ "token_ttl": "1m" });
+        assert!(said.differing(&without).is_empty());
     }
 }

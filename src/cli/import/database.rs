@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::copy::{Context, written};
+use super::copy::{Context, Said, written};
 use super::ledger::Entry;
 use crate::cli::error::CliError;
 
@@ -18,18 +18,33 @@ pub(super) async fn contents(ctx: &mut Context<'_>, mount: &str) -> Result<(), C
     for name in ctx.names(ROLE, &format!("{mount}/roles")).await? {
         let path = format!("{mount}/roles/{name}");
         if let Some(data) = ctx.there(ROLE, &path).await? {
-            ctx.settle(ROLE, &path, &written(&data, &[]), Map::new()).await?;
+            ctx.settle(ROLE, &path, &Said::of(&data, &[]), Map::new()).await?;
         }
     }
     for name in ctx.names(STATIC_ROLE, &format!("{mount}/static-roles")).await? {
+        let path = format!("{mount}/static-roles/{name}");
+        let Some(data) = ctx.there(STATIC_ROLE, &path).await? else { continue };
+        let command = command(&path, &data);
         ctx.leave(Entry::left(
             STATIC_ROLE,
-            format!("{mount}/static-roles/{name}"),
+            path,
             "this broker would set another password at once, and the source would not know it",
-            "once nobody asks the source any more: delete it there, and write it here",
+            format!("once nobody asks the source any more: delete it there, then {command}"),
         ));
     }
     Ok(())
+}
+
+/// What writes a static role here, as somebody would type it.
+fn command(path: &str, data: &Value) -> String {
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let mut command = format!("leasehold write {path}");
+    for (name, value) in written(data, &["last_vault_rotation", "ttl", "rotation_statements"]) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = if plain(&value) { value } else { "…".to_owned() };
+        command.push_str(&format!(" {name}={value}"));
+    }
+    command
 }
 
 async fn connection(ctx: &mut Context<'_>, path: &str) -> Result<(), CliError> {
@@ -49,7 +64,7 @@ async fn connection(ctx: &mut Context<'_>, path: &str) -> Result<(), CliError> {
     // Without the password nobody can connect yet.
     let mut added = Map::new();
     added.insert("verify_connection".to_owned(), Value::Bool(false));
-    if ctx.settle(DATABASE, path, &fields, added).await? {
+    if ctx.settle(DATABASE, path, &Said::only(fields), added).await? {
         ctx.leave(Entry::left(
             "credential",
             path,

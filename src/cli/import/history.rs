@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
+use crate::cli::meaning::is_unset;
 use crate::types::time::Timestamp;
 
 /// Most versions of one secret that this server keeps.
 const VERSIONS_MAX: u64 = 1000;
 /// Most version numbers written only so that those after them keep theirs.
 pub(super) const FILL_MAX: u64 = 100_000;
+
+const CUSTOM: &str = "custom_metadata";
 
 /// What can be done with a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +44,26 @@ impl History {
             .collect();
         let latest = versions.keys().next_back().copied().unwrap_or(0);
         let current = data.get("current_version").and_then(Value::as_u64).unwrap_or(latest);
-        let names = ["max_versions", "cas_required", "delete_version_after", "custom_metadata"];
+        let names = ["max_versions", "cas_required", "delete_version_after", CUSTOM];
         let settings = names.iter().filter_map(|name| {
-            let value = data.get(*name).filter(|value| !value.is_null())?;
-            Some(((*name).to_owned(), value.clone()))
+            let value = data.get(*name)?;
+            // None, as a write says it.
+            let unset = value.is_null() && *name == CUSTOM;
+            let value = if unset { json!({}) } else { value.clone() };
+            (!value.is_null()).then(|| ((*name).to_owned(), value))
         });
         Self { versions, current, settings: settings.collect() }
     }
 
     fn first(&self) -> u64 {
         self.versions.keys().next().copied().unwrap_or(self.current + 1)
+    }
+
+    /// Whether somebody has set what a copy only sets when all versions are there.
+    pub(super) fn is_finished(&self) -> bool {
+        let is_set =
+            |name: &str| self.settings.get(name).is_some_and(|value| !is_unset(name, value));
+        is_set(CUSTOM) || is_set("cas_required")
     }
 
     pub(super) fn state(&self, number: u64) -> Option<State> {
@@ -183,7 +196,8 @@ mod tests {
         use State::{Deleted, Destroyed, Live};
         let states: Vec<_> = read.versions.values().copied().collect();
         assert_eq!(states, [Destroyed, Deleted, Live, Live]);
-        assert_eq!(read.settings.keys().collect::<Vec<_>>(), ["max_versions"]);
+        assert_eq!(read.settings.keys().collect::<Vec<_>>(), ["custom_metadata", "max_versions"]);
+        assert!(!read.is_finished());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::copy::{Context, Mode, differing};
+use super::copy::{Context, Mode, Said, differing};
 use super::ledger::{Entry, Outcome};
 use super::mounts::Mounted;
 use super::side::Trouble;
@@ -275,7 +275,7 @@ async fn group(
     // The second time round, what the first one wrote is to be completed, not kept.
     let overwrite = ctx.overwrite;
     ctx.overwrite = overwrite || groups.is_some();
-    let settled = ctx.settle(GROUP, &path, &fields, Map::new()).await;
+    let settled = ctx.settle(GROUP, &path, &Said::only(fields), Map::new()).await;
     ctx.overwrite = overwrite;
     if !settled? {
         return Ok(None);

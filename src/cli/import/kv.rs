@@ -53,7 +53,7 @@ async fn walk(source: &Side<'_>, root: &str) -> Result<(Vec<String>, Vec<Entry>)
     let mut directories = vec![String::new()];
     while let Some(directory) = directories.pop() {
         let at = format!("{root}/{directory}");
-        match source.list(&at).await {
+        match source.list_paged(&at).await {
             Ok(names) => {
                 for name in names {
                     let path = format!("{directory}{name}");
@@ -203,6 +203,14 @@ impl One<'_> {
         if let Some(why) = self.belongs(planned).await? {
             return Ok(vec![self.entry(self.unlike(why))]);
         }
+        let settings = match found {
+            // Somebody here has chosen them; new versions come along all the same.
+            Some(found) if !settled && !self.overwrite && found.is_finished() => &found.settings,
+            Some(_) | None => &wanted.settings,
+        };
+        if planned.is_done() && *settings != wanted.settings {
+            return Ok(vec![self.entry(self.unlike("has other settings here".to_owned()))]);
+        }
         let live = planned.write.iter().filter(|(_, live)| *live).count();
         let mut entries = vec![self.entry(Outcome::Copied)];
         if live > 0 {
@@ -227,7 +235,7 @@ impl One<'_> {
                 self.target.write(&self.at(part), json!({ "versions": numbers })).await?;
             }
         }
-        self.target.write(&self.at("metadata"), Value::Object(wanted.settings.clone())).await?;
+        self.target.write(&self.at("metadata"), Value::Object(settings.clone())).await?;
         Ok(entries)
     }
 

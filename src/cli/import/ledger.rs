@@ -77,7 +77,8 @@ struct Listed {
 pub(super) struct Ledger {
     counts: BTreeMap<&'static str, Counts>,
     left: Vec<Listed>,
-    known: BTreeSet<(&'static str, String)>,
+    /// What was listed as not copied, each with the reasons.
+    known: BTreeMap<(&'static str, String), BTreeSet<String>>,
     different: Vec<Listed>,
 }
 
@@ -91,16 +92,19 @@ impl Ledger {
             Outcome::InPlace => counts.in_place += count,
             Outcome::Kept => counts.kept += count,
             Outcome::Equal => counts.equal += count,
-            Outcome::Different(_) if self.known.contains(&(kind, path.clone())) => {}
+            Outcome::Different(_) if self.known.contains_key(&(kind, path.clone())) => {}
             Outcome::Different(reason) => {
                 counts.different += count;
                 let next = "look at both sides; -overwrite replaces what is here".to_owned();
                 self.different.push(Listed { kind, path, reason, next });
             }
             Outcome::Left { reason, next } => {
-                counts.left += count;
-                self.known.insert((kind, path.clone()));
-                self.left.push(Listed { kind, path, reason, next });
+                let reasons = self.known.entry((kind, path.clone())).or_default();
+                // The comparison meets it again.
+                if reasons.insert(reason.clone()) {
+                    counts.left += count;
+                    self.left.push(Listed { kind, path, reason, next });
+                }
             }
         }
     }
@@ -196,6 +200,7 @@ mod tests {
     fn what_cannot_be_copied_is_listed_once_and_no_difference_on_top() {
         let mut ledger = Ledger::default();
         ledger.add(Entry::left("role", "a", "refused", "do it"));
+        ledger.add(Entry::left("role", "a", "refused", "do it"));
         ledger.add(Entry::new("role", "a", Outcome::Different("is not here".to_owned())));
         assert!(!ledger.differs());
         ledger.add(Entry::new("role", "b", Outcome::Different("is not here".to_owned())));
@@ -204,5 +209,8 @@ mod tests {
         assert_eq!(json["not_copied"][0]["what_to_do"], "do it");
         assert_eq!(json["counts"][0]["different"], 1);
         assert_eq!(json["counts"][0]["not_copied"], 1);
+        assert_eq!(ledger.left(), 1);
+        ledger.add(Entry::left("role", "a", "refused for more", "do it"));
+        assert_eq!(ledger.left(), 2);
     }
 }

@@ -13,15 +13,16 @@ mod methods;
 mod mounts;
 mod progress;
 mod side;
+mod transit;
 
 use std::path::PathBuf;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::Finish;
 use super::error::CliError;
 use super::session::Session;
-use copy::{Context, Mode, written};
+use copy::{Context, Mode, Said, written};
 use identity::Ties;
 use ledger::{Entry, Ledger};
 use mounts::{Class, Mounted};
@@ -49,6 +50,10 @@ enum Part {
     Identity,
     /// Databases and their roles
     Database,
+    /// Quotas on requests and on leases
+    Quotas,
+    /// Keys of transit that are exportable
+    Transit,
 }
 
 /// `leasehold import`
@@ -151,6 +156,13 @@ impl Import {
             let here = mounts::here(ctx, Class::Method).await?;
             identity::contents(ctx, &Ties { there: &methods, here: &here }).await?;
         }
+        // Last: they are for paths of mounts.
+        if everything && self.wants(Part::Quotas) {
+            quotas(ctx).await?;
+        }
+        if everything && self.only.is_empty() {
+            audit_devices(ctx).await?;
+        }
         Ok(())
     }
 
@@ -194,7 +206,11 @@ impl Import {
                 "database" if mounts::mount(ctx, Class::Engine, engine, &here).await? => {
                     database::contents(ctx, path).await?;
                 }
-                "kv" | "database" => {}
+                "transit" if !self.wants(Part::Transit) => {}
+                "transit" if mounts::mount(ctx, Class::Engine, engine, &here).await? => {
+                    transit::keys(ctx, path).await?;
+                }
+                "kv" | "database" | "transit" => {}
                 kind if self.only.is_empty() => {
                     let (reason, next) = why_not(kind);
                     let reason = format!("{kind}: {reason}");
@@ -232,10 +248,6 @@ impl Import {
 /// Why the contents of an engine stay where they are, and what to do.
 fn why_not(kind: &str) -> (&'static str, &'static str) {
     match kind {
-        "transit" => (
-            "its keys stay there",
-            "decrypt there and encrypt here, or import keys that you hold into an engine here",
-        ),
         "pki" => (
             "private keys of authorities cannot be read out",
             "let the authority here be signed by the old one, or import its key from where you \
@@ -266,8 +278,40 @@ async fn policies(ctx: &mut Context<'_>, kind: &'static str, at: &str) -> Result
         {
             let mut fields = Map::new();
             fields.insert("policy".to_owned(), text.clone());
-            ctx.settle(kind, &path, &fields, Map::new()).await?;
+            ctx.settle(kind, &path, &Said::only(fields), Map::new()).await?;
         }
+    }
+    Ok(())
+}
+
+/// Quotas by path, of both kinds.
+async fn quotas(ctx: &mut Context<'_>) -> Result<(), CliError> {
+    for at in ["sys/quotas/rate-limit", "sys/quotas/lease-count"] {
+        for name in ctx.names("quota", at).await? {
+            let path = format!("{at}/{name}");
+            if let Some(data) = ctx.there("quota", &path).await? {
+                let said = Said::of(&data, &["name", "type", "counter", "inheritable"]);
+                ctx.settle("quota", &path, &said, Map::new()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where entries of the audit go is for the operator to say, not for the API.
+async fn audit_devices(ctx: &mut Context<'_>) -> Result<(), CliError> {
+    let Some(data) = ctx.there("audit device", "sys/audit").await? else { return Ok(()) };
+    for (path, device) in data.as_object().into_iter().flatten() {
+        let text = |pointer: &str| device.pointer(pointer).and_then(Value::as_str);
+        let Some(kind) = text("/type") else { continue };
+        let place = text("/options/file_path").or_else(|| text("/options/address"));
+        let to = place.map(|place| format!(" to {place}")).unwrap_or_default();
+        ctx.leave(Entry::left(
+            "audit device",
+            path.trim_end_matches('/'),
+            format!("{kind}{to}: the configuration says where the audit goes"),
+            "name a sink in [audit] of this server's configuration; docs/audit.md",
+        ));
     }
     Ok(())
 }
@@ -287,7 +331,7 @@ async fn kv_settings(ctx: &mut Context<'_>, mount: &str) -> Result<(), CliError>
     };
     let overwrite = ctx.overwrite;
     ctx.overwrite = overwrite || unset;
-    let settled = ctx.settle("kv settings", &path, &fields, Map::new()).await;
+    let settled = ctx.settle("kv settings", &path, &Said::only(fields), Map::new()).await;
     ctx.overwrite = overwrite;
     settled.map(drop)
 }

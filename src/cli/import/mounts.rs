@@ -113,6 +113,7 @@ pub(super) async fn mount(
         }
         let outcome = if ctx.mode == Mode::Compare { Outcome::Equal } else { Outcome::InPlace };
         ctx.ledger.add(Entry::new(kind, &mounted.path, outcome));
+        tune(ctx, mounted, Some(one), &api).await?;
         return Ok(true);
     }
     match ctx.mode {
@@ -143,28 +144,90 @@ pub(super) async fn mount(
         return Ok(false);
     }
     ctx.ledger.add(Entry::new(kind, &mounted.path, Outcome::Copied));
-    tune(ctx, mounted, &api).await?;
+    tune(ctx, mounted, None, &api).await?;
     Ok(true)
 }
 
-/// Takes over each setting by itself, so that one that is refused keeps no other back.
-async fn tune(ctx: &mut Context<'_>, mounted: &Mounted, api: &str) -> Result<(), CliError> {
+/// Takes over each setting by itself, so that one that is refused keeps no other back; or compares it
+/// with that of the mount which is `here`.
+async fn tune(
+    ctx: &mut Context<'_>,
+    mounted: &Mounted,
+    here: Option<&Mounted>,
+    api: &str,
+) -> Result<(), CliError> {
     let at = format!("{api}/tune");
-    let tuned = ctx.there("setting", &at).await?.unwrap_or_default();
-    let config = mounted.entry.get("config").cloned().unwrap_or_default();
+    let there = Tuned { tune: ctx.there("setting", &at).await?, listed: Some(mounted) };
+    let tune = match here {
+        Some(_) => match ctx.target.read(&at).await {
+            Ok(found) => found,
+            Err(trouble) => return ctx.refused("setting", &at, trouble),
+        },
+        None => None,
+    };
+    let here = Tuned { tune, listed: here };
     for name in TUNED {
-        // Lifetimes that are not set are answered by `tune` as what is in effect.
-        let value = config.get(*name).or_else(|| tuned.get(*name)).cloned().unwrap_or_default();
-        let is_default = is_unset(name, &value)
-            || *name == "token_type" && same(name, &value, &json!("default-service"));
-        if is_default {
+        let (wanted, found) = (there.value(name), here.value(name));
+        if wanted.is_none() && found.is_none() {
             continue;
         }
-        let mut body = Map::new();
-        body.insert((*name).to_owned(), value);
-        if let Err(trouble) = ctx.target.write(&at, Value::Object(body)).await {
-            ctx.refused("setting", &format!("{at} {name}"), trouble)?;
-        }
+        let path = format!("{at} {name}");
+        let is_same = match (&wanted, &found) {
+            (Some(wanted), Some(found)) => same(name, wanted, found),
+            (_, None) | (None, _) => false,
+        };
+        let outcome = match ctx.mode {
+            Mode::Compare if is_same => Outcome::Equal,
+            Mode::Copy | Mode::DryRun if is_same => Outcome::InPlace,
+            Mode::Compare => Outcome::Different("differs".to_owned()),
+            // As long as nothing is set here, it is nobody's choice.
+            Mode::Copy if found.is_some() && !ctx.overwrite => Outcome::Kept,
+            Mode::DryRun if found.is_some() && !ctx.overwrite => {
+                Outcome::Different("differs".to_owned())
+            }
+            Mode::DryRun => Outcome::Copied,
+            Mode::Copy => {
+                let mut body = Map::new();
+                let value = wanted.unwrap_or_else(|| unset(name));
+                body.insert((*name).to_owned(), value);
+                match ctx.target.write(&at, Value::Object(body)).await {
+                    Ok(_) => Outcome::Copied,
+                    Err(trouble) => {
+                        ctx.refused("setting", &path, trouble)?;
+                        continue;
+                    }
+                }
+            }
+        };
+        ctx.ledger.add(Entry::new("setting", path, outcome));
     }
     Ok(())
+}
+
+/// The settings of a mount on one side.
+struct Tuned<'m> {
+    tune: Option<Value>,
+    listed: Option<&'m Mounted>,
+}
+
+impl Tuned<'_> {
+    /// What is set; `None` for what is not.
+    fn value(&self, name: &str) -> Option<Value> {
+        // Lifetimes that are not set are answered by `tune` as what is in effect.
+        let listed = self.listed.and_then(|mounted| mounted.entry.get("config")?.get(name));
+        let value = listed.or_else(|| self.tune.as_ref()?.get(name))?;
+        let is_default = is_unset(name, value)
+            || name == "token_type" && same(name, value, &json!("default-service"));
+        (!is_default).then(|| value.clone())
+    }
+}
+
+/// What unsets a setting.
+fn unset(name: &str) -> Value {
+    match name {
+        "default_lease_ttl" | "max_lease_ttl" => json!(0),
+        "token_type" => json!("default-service"),
+        "listing_visibility" => json!(""),
+        _ => json!([]),
+    }
 }

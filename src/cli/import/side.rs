@@ -1,5 +1,6 @@
 //! The two servers of an import, each behind the same few calls.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::cli::session::Environment;
 use crate::client::{Client, ClientError, Refusal, Request, Settings, Verb};
 use crate::types::secret::SecretString;
 
+/// Names that are asked for at once.
+const PAGE_NAMES: usize = 10_000;
 /// How often a request that came too soon is sent again.
 const ATTEMPTS_MAX: u32 = 8;
 /// Longest pause before that, in seconds.
@@ -129,9 +132,26 @@ impl<'c> Side<'c> {
     /// The names below `path`; none when there is nothing.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<String>, Trouble> {
         let whole = self.ask(|| Request::new(Verb::List, path).retried()).await?;
-        let keys = whole.map(inner).and_then(|data| data.get("keys").cloned());
-        let keys = keys.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(keys.into_iter().filter_map(|key| key.as_str().map(str::to_owned)).collect())
+        Ok(names(whole))
+    }
+
+    /// The names below `path`, page by page where the server has pages; none when there is nothing.
+    pub(super) async fn list_paged(&self, path: &str) -> Result<Vec<String>, Trouble> {
+        let (limit, mut all) = (PAGE_NAMES.to_string(), BTreeSet::new());
+        loop {
+            let after: Option<String> = all.last().cloned();
+            let request = || {
+                let request = Request::new(Verb::List, path).query("limit", &limit).retried();
+                after.iter().fold(request, |request, after| request.query("after", after))
+            };
+            let page = names(self.ask(request).await?);
+            let (length, before) = (page.len(), all.len());
+            all.extend(page);
+            // A server without pages answers all of them, each time.
+            if length != PAGE_NAMES || all.len() == before {
+                return Ok(all.into_iter().collect());
+            }
+        }
     }
 
     /// Writes, and answers what the server warned of and what it answered.
@@ -229,6 +249,13 @@ impl<'c> Side<'c> {
 /// Only what the server said; which request it was means nothing to who reads the report.
 fn said(refusal: &Refusal) -> String {
     refusal.to_string()
+}
+
+/// The names that an answer lists.
+fn names(whole: Option<Value>) -> Vec<String> {
+    let keys = whole.map(inner).and_then(|data| data.get("keys").cloned());
+    let keys = keys.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    keys.into_iter().filter_map(|key| key.as_str().map(str::to_owned)).collect()
 }
 
 /// The data of an answer, or all of it where it has no envelope.

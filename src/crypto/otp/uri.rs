@@ -55,7 +55,8 @@ impl OtpAuth {
     /// A key for `account` at `issuer`.
     ///
     /// # Errors
-    /// When the account is empty, or either name is too long or holds a colon or a control character.
+    /// When the account is empty, or either name is too long, begins with a space, or holds a colon or a
+    /// control character.
     pub fn new(
         issuer: Option<&str>,
         account: &str,
@@ -195,7 +196,11 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), OtpUriError> {
 }
 
 fn is_name(name: &str) -> bool {
-    name.len() <= NAME_BYTES_MAX && !name.contains(':') && !name.chars().any(char::is_control)
+    // A space before the account would be taken for the one that may follow the issuer's colon.
+    name.len() <= NAME_BYTES_MAX
+        && !name.starts_with(' ')
+        && !name.contains(':')
+        && !name.chars().any(char::is_control)
 }
 
 fn escaped(name: &str) -> String {
@@ -228,8 +233,11 @@ pub enum OtpUriError {
     /// Whose key it is is not said.
     #[error("names no account")]
     NoAccount,
-    /// A name with a colon or control characters, or too long a one.
-    #[error("has an issuer or account with a colon or control character, or over 256 bytes")]
+    /// A name with a colon, control characters or a space before it, or too long a one.
+    #[error(
+        "has an issuer or account with a colon, a control character or a space before it, or over \
+         256 bytes"
+    )]
     Name,
     /// The label and the parameter name different issuers.
     #[error("names two different issuers")]

@@ -111,6 +111,16 @@ impl VerifiedPeer {
         })
     }
 
+    /// Reads a chain that nobody has proved anything about, and makes no peer of it. For the fuzz
+    /// targets: no build without the feature `failpoints` has it.
+    ///
+    /// # Errors
+    /// As a handshake's chain is refused.
+    #[cfg(feature = "failpoints")]
+    pub fn check_readable(chain: &[CertificateDer<'_>]) -> Result<(), PeerError> {
+        Self::from_handshake(chain).map(|_| ())
+    }
+
     /// The SPIFFE ID, when the certificate is a well-formed X.509-SVID.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         self.svid.as_ref().ok().and_then(Option::as_ref)

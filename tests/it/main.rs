@@ -24,6 +24,8 @@ mod database_engine;
 mod dependencies;
 mod deploy;
 mod docs;
+#[cfg(feature = "failpoints")]
+mod fuzz;
 mod golden;
 mod guesses;
 mod http;
@@ -34,6 +36,8 @@ mod measure;
 mod rest;
 mod scheduler;
 mod seal;
+#[cfg(feature = "failpoints")]
+mod simulation;
 mod ssh;
 mod storage;
 #[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]

@@ -3,6 +3,7 @@
 mod contract;
 #[cfg(feature = "failpoints")]
 mod fault;
+mod groups;
 mod postgres;
 mod sqlite;
 

@@ -380,6 +380,25 @@ async fn receive(
     Ok(Message { tag, content: content.to_vec(), controls: controls.to_vec(), bytes: length })
 }
 
+/// Reads answers to request 2 until one is refused, for the fuzz targets; how many there were.
+#[cfg(feature = "failpoints")]
+pub(super) fn answers(mut bytes: &[u8]) -> usize {
+    use futures_util::FutureExt;
+    let mut count = 0;
+    // Reading from memory never waits.
+    while let Some(Ok(message)) = receive(&mut bytes, 2).now_or_never() {
+        let read = match message.tag {
+            SEARCH_ENTRY => Entry::parse(&message.content).is_ok(),
+            tag => message.result(tag).is_ok() && next_page(&message.controls).is_ok(),
+        };
+        if !read {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
     String::from_utf8(bytes.to_vec()).map_err(|_| Malformed)
 }

@@ -17,6 +17,8 @@ mod config;
 mod connection;
 mod directory;
 mod filter;
+#[cfg(feature = "failpoints")]
+pub mod fuzzed;
 mod name;
 mod routes;
 mod server;

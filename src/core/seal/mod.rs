@@ -10,6 +10,8 @@
 
 mod ceremony_api;
 pub mod endpoints;
+#[cfg(feature = "failpoints")]
+pub mod fuzzed;
 mod gather;
 mod generate_root;
 mod init;

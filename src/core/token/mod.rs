@@ -6,6 +6,8 @@
 //! nothing that works and nothing that the sweep does not find.
 
 mod entry;
+#[cfg(feature = "failpoints")]
+pub mod fuzzed;
 mod issue;
 mod parameters;
 mod plain;

@@ -103,6 +103,8 @@ pub struct TestCore {
     pub clock: Arc<ManualClock>,
     /// The one share that unseals.
     pub share: String,
+    /// The first token, where it was initialised here; empty where it was joined.
+    pub root_token: String,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -122,7 +124,9 @@ impl TestCore {
         let plan = InitPlan { suite: Suite::ChaCha20Poly1305, shares: 1, threshold: 1 };
         let made = core.initialize(plan).await.unwrap();
         let share = data_encoding::HEXLOWER.encode(made.keys[0].expose());
-        Self::open(core, guard, clock, share).await
+        let mut opened = Self::open(core, guard, clock, share).await;
+        opened.root_token = made.root_token.expose().to_owned();
+        opened
     }
 
     /// Another process on a store that was initialised before.
@@ -140,7 +144,8 @@ impl TestCore {
     ) -> Self {
         core.unseal(&share).await.unwrap();
         let unsealed = core.unsealed().unwrap();
-        Self { core, unsealed, guard, clock, share, _directory: None }
+        let root_token = String::new();
+        Self { core, unsealed, guard, clock, share, root_token, _directory: None }
     }
 
     /// Its leases.

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod core;
+pub mod gate;
 pub mod needles;
 pub mod opened;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]

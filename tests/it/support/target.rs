@@ -18,6 +18,8 @@ use leasehold::types::time::{Timestamp, Ttl};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::gate::Gate;
+
 /// The engine's name in the registry.
 pub const KIND: &str = "test-target";
 
@@ -60,6 +62,7 @@ pub struct Targets {
     most_underway: AtomicUsize,
     ticks: Mutex<Vec<Timestamp>>,
     next_tick: Mutex<Option<Ttl>>,
+    gate: Mutex<Option<Arc<Gate>>>,
 }
 
 impl Targets {
@@ -75,7 +78,20 @@ impl Targets {
             most_underway: AtomicUsize::new(0),
             ticks: Mutex::default(),
             next_tick: Mutex::default(),
+            gate: Mutex::default(),
         })
+    }
+
+    /// Everything that targets do passes this gate before it is done and after.
+    pub fn pass(&self, gate: Arc<Gate>) {
+        *self.gate.lock().unwrap() = Some(gate);
+    }
+
+    async fn at_gate(&self) {
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.pass().await;
+        }
     }
 
     /// A registry with the engine over these targets.
@@ -96,8 +112,25 @@ impl Targets {
         });
     }
 
+    /// Changes what `target` does if it does `from`.
+    pub fn replace(&self, target: &str, from: Mood, to: Mood) {
+        if self.mood(target) == from {
+            self.set(target, to);
+        }
+    }
+
     fn mood(&self, target: &str) -> Mood {
         self.moods.borrow().get(target).copied().unwrap_or(Mood::Up)
+    }
+
+    /// Makes a credential that nobody asked for.
+    pub fn plant(&self, name: &str, expires_at: Timestamp) {
+        self.live.lock().unwrap().insert(name.to_owned(), Credential { expires_at });
+    }
+
+    /// Makes all credentials disappear.
+    pub fn lose(&self) {
+        self.live.lock().unwrap().clear();
     }
 
     /// The names of the credentials that exist.
@@ -148,6 +181,7 @@ impl Targets {
     }
 
     async fn asked(&self, target: &str) -> Result<Mood, CoreError> {
+        self.at_gate().await;
         let mut moods = self.moods.subscribe();
         let mood = |moods: &BTreeMap<String, Mood>| moods.get(target).copied();
         let _ = moods.wait_for(|moods| mood(moods) != Some(Mood::Hanging)).await;
@@ -232,6 +266,7 @@ impl Engine for TargetEngine {
         let made = Credential { expires_at: lease.expires_at };
         let before = self.0.live.lock().unwrap().insert(name.to_owned(), made);
         assert_eq!(before, None, "{name} was made twice");
+        self.0.at_gate().await;
         if mood == Mood::FailingAfter {
             let message = "the connection was lost".into();
             return Err(CoreError::Upstream { target: target.to_owned(), message }.into());
@@ -251,6 +286,7 @@ impl Engine for TargetEngine {
             Some(credential) => credential.expires_at = lease.expires_at,
             None => return Err(CoreError::invalid("there is no such user")),
         }
+        self.0.at_gate().await;
         Ok(())
     }
 
@@ -264,6 +300,7 @@ impl Engine for TargetEngine {
         let _underway = Underway::begin(&self.0);
         self.0.asked(target).await?;
         self.0.live.lock().unwrap().remove(name);
+        self.0.at_gate().await;
         *self.0.revoked.lock().unwrap().entry(name.to_owned()).or_default() += 1;
         Ok(())
     }

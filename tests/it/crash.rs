@@ -2,13 +2,21 @@
 //! real credentials on a real PostgreSQL. Clerks write down what they were promised; [`check`] holds
 //! that against the store, the audit and the target.
 //!
+//! The same clerks and the same check also meet what a machine does short of dying: disks that fail,
+//! clocks that are set, connections that break, and too little of everything.
+//!
 //! `LEASEHOLD_CRASH_KILLS` sets how often the storm kills, `LEASEHOLD_CRASH_SEED` repeats its choices.
 
 mod check;
 mod clerk;
+mod clock;
 mod commits;
+mod disk;
+mod network;
 mod pause;
 mod points;
+mod relay;
+mod scarce;
 mod storm;
 
 use std::os::unix::process::ExitStatusExt;
@@ -84,7 +92,19 @@ impl World {
     }
 
     async fn furnish(&self) {
-        let address = format!("127.0.0.1:{}/{}", self.server.port(), self.database);
+        let root = self.nodes[0].root();
+        for (path, body) in [
+            ("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "2" } })),
+            ("sys/mounts/database", json!({ "type": "database" })),
+        ] {
+            root.write(path, body).await.ok();
+        }
+        self.reach_target_at(self.server.port()).await;
+    }
+
+    /// The servers reach the target at this port of the machine.
+    async fn reach_target_at(&self, port: u16) {
+        let address = format!("127.0.0.1:{port}/{}", self.database);
         let config = json!({
             "plugin_name": "postgresql-database-plugin",
             "connection_url":
@@ -94,14 +114,7 @@ impl World {
             "allowed_roles": "*",
             "username_template": "{{.RoleName | truncate 24}}-{{random 20}}",
         });
-        let root = self.nodes[0].root();
-        for (path, body) in [
-            ("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "2" } })),
-            ("sys/mounts/database", json!({ "type": "database" })),
-            ("database/config/pg", config),
-        ] {
-            root.write(path, body).await.ok();
-        }
+        self.nodes[0].root().write("database/config/pg", config).await.ok();
     }
 
     /// The servers' time, in milliseconds.

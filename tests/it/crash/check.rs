@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    async fn lets_in(&self, one: &Credential) -> bool {
+    pub async fn lets_in(&self, one: &Credential) -> bool {
         let url = self.server.url_for(&one.user, &one.password, &self.database);
         match tokio_postgres::connect(&url, NoTls).await {
             Ok((client, connection)) => {

@@ -12,6 +12,8 @@ use crate::support::wire::Answer;
 
 /// Longest wait for an answer. Longer than a session of the dead can be in the way on PostgreSQL.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same where a target is waited for until that is given up.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(55);
 
 /// What PostgreSQL is doing, for whoever looks for the cause of a standstill.
 fn activity() -> String {
@@ -111,6 +113,8 @@ impl Desk {
 pub struct Clerk {
     name: String,
     serial: u64,
+    /// How long it waits for an answer.
+    pub patience: Duration,
     pub secrets: BTreeMap<String, Kept>,
     pub policies: BTreeMap<String, Kept>,
     pub tokens: Vec<Token>,
@@ -126,6 +130,7 @@ impl Clerk {
         Self {
             name: name.to_owned(),
             serial: 0,
+            patience: PATIENCE,
             secrets: BTreeMap::new(),
             policies: BTreeMap::new(),
             tokens: Vec::new(),
@@ -147,7 +152,7 @@ impl Clerk {
         let all = if given { headers.to_vec() } else { [&own, headers].concat() };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let asked = desk.caller.try_request(method, path, &all, body.as_bytes());
-        let Ok(outcome) = tokio::time::timeout(PATIENCE, asked).await else {
+        let Ok(outcome) = tokio::time::timeout(self.patience, asked).await else {
             panic!("{method} {path} hangs:\n{}", activity());
         };
         let answer = outcome.map_err(|_| Lost)?;

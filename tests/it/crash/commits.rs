@@ -8,7 +8,7 @@ const SETTLED_EVERY: usize = 8;
 /// More commits than the errands have.
 const COMMITS_MAX: usize = 200;
 
-async fn run_errands(clerk: &mut Clerk, world: &World) -> Result<(), Lost> {
+pub async fn run_errands(clerk: &mut Clerk, world: &World) -> Result<(), Lost> {
     let desk = Desk::at(&world.nodes[0]);
     for _ in 0..2 {
         clerk.write_secret(&desk, 0).await?;

@@ -52,6 +52,8 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// How far the server's clock is ahead, in builds that have fail points.
     pub clock_ahead: Duration,
+    /// What is added to the process's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Setup {
@@ -65,6 +67,7 @@ impl Default for Setup {
             audit: None,
             data_dir: None,
             clock_ahead: Duration::ZERO,
+            environment: Vec::new(),
         }
     }
 }
@@ -101,6 +104,7 @@ pub struct Broker {
     opening: Mutex<Opening>,
     running: Mutex<Option<Running>>,
     clock_ahead: Mutex<Duration>,
+    environment: Mutex<Vec<(String, String)>>,
 }
 
 struct Running {
@@ -136,6 +140,7 @@ impl Broker {
             open_address: free_address(),
             directory,
             clock_ahead: Mutex::new(setup.clock_ahead),
+            environment: Mutex::new(setup.environment.clone()),
             setup,
             opening: Mutex::default(),
             running: Mutex::default(),
@@ -217,6 +222,11 @@ impl Broker {
     /// How far its clock is ahead from the next start on.
     pub fn set_clock_ahead(&self, ahead: Duration) {
         *self.clock_ahead.lock().unwrap() = ahead;
+    }
+
+    /// What is added to its environment from the next start on.
+    pub fn set_environment(&self, environment: Vec<(String, String)>) {
+        *self.environment.lock().unwrap() = environment;
     }
 
     fn clock_ahead(&self) -> Duration {
@@ -447,6 +457,7 @@ impl Broker {
         if let Some(point) = fail_point {
             command.env("LEASEHOLD_FAIL_POINT", point);
         }
+        command.envs(self.environment.lock().unwrap().clone());
         let ahead = self.clock_ahead();
         if !ahead.is_zero() {
             command.env("LEASEHOLD_CLOCK_AHEAD_SECS", ahead.as_secs().to_string());

@@ -96,7 +96,12 @@ impl Template {
     /// # Errors
     /// Unbalanced braces, unknown placeholders, and whatever is wrong with the path around them.
     pub fn parse(path: &str) -> Result<Self, TemplateError> {
-        let template = Self::parse_text(path.strip_prefix('/').unwrap_or(path))?;
+        let path = path.strip_prefix('/').unwrap_or(path);
+        // The pattern that comes of it would drop a second slash too.
+        if path.starts_with('/') {
+            return Err(PatternError::EmptySegment.into());
+        }
+        let template = Self::parse_text(path)?;
         // Any harmless value shows whether the path around the placeholders is sound.
         Pattern::parse(&template.fill(|_| Some("x")).unwrap_or_default())?;
         Ok(template)

@@ -186,10 +186,7 @@ impl Targets {
         let mood = |moods: &BTreeMap<String, Mood>| moods.get(target).copied();
         let _ = moods.wait_for(|moods| mood(moods) != Some(Mood::Hanging)).await;
         match self.mood(target) {
-            Mood::Down | Mood::Unreachable => Err(CoreError::Upstream {
-                target: target.to_owned(),
-                message: "connection refused".into(),
-            }),
+            Mood::Down | Mood::Unreachable => Err(down(target)),
             Mood::Refusing => Err(CoreError::invalid("the target refuses")),
             Mood::Unasked => Err(CoreError::Overloaded { retry_after: Ttl::from_secs(1) }),
             Mood::Panicking => panic!("a target that cannot be borne"),
@@ -214,6 +211,10 @@ struct TargetEngine(Arc<Targets>);
 
 fn parts<'a>(lease: &LeaseFacts<'a>) -> (&'a str, &'a str) {
     (lease.data["target"].as_str().unwrap(), lease.data["name"].as_str().unwrap())
+}
+
+fn down(target: &str) -> CoreError {
+    CoreError::Upstream { target: target.to_owned(), message: "connection refused".into() }
 }
 
 struct Underway<'a>(&'a Targets);
@@ -256,7 +257,7 @@ impl Engine for TargetEngine {
     ) -> Result<Map<String, Value>, IssueError> {
         let (target, name) = parts(&lease);
         if self.0.mood(target) == Mood::Unreachable {
-            return self.0.asked(target).await.map(|_| Map::new()).map_err(IssueError::NotBegun);
+            return Err(IssueError::NotBegun(down(target)));
         }
         self.0.issues.fetch_add(1, Ordering::SeqCst);
         let mood = {

@@ -77,6 +77,10 @@ enum Step {
     Die {
         passes: u64,
     },
+    /// A credential appears that nobody asked for. In no schedule but that of the check's own test.
+    Plant,
+    /// All credentials disappear. In no other schedule either.
+    Lose,
 }
 
 fn mood() -> impl Strategy<Value = Mood> {

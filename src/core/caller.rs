@@ -356,14 +356,14 @@ async fn certificate_caller(
     let names = [token_policies.as_slice(), &identity_policies].concat();
     let values = TemplateValues { groups: standing.groups, ..entity.template_values() };
     let acl = unsealed.policies.acl(&names, &values).await?;
-    // Of the alias and not of the entity: it has to stay the same when that changes.
-    let stand_in = unsealed.identity.alias_id(&accessor, &grant.alias);
     Ok(Caller {
         facts: CallerFacts {
             display_name: grant.display_name.clone(),
             entity_id: Some(entity.id.clone()),
             identity: Arc::new(values),
-            private_key: format!("entity-{stand_in}"),
+            // Of the alias and not of the entity: it stays the same when that is merged into another,
+            // and is another's when it was deleted.
+            private_key: format!("entity-{}", entity.stand_in),
             end_is_told: true,
             row: None,
             expires_at: grant.not_after,

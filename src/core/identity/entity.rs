@@ -58,6 +58,10 @@ pub struct Entity {
     /// The alias (by its id) that it was found by, where it came by one.
     #[serde(skip)]
     pub via: Option<String>,
+    /// What stands for whoever comes by that alias: the same for as long as the alias is not taken
+    /// from its entity, and never again afterwards.
+    #[serde(skip)]
+    pub stand_in: String,
 }
 
 impl Entity {

@@ -149,6 +149,8 @@ impl IdentityStore {
             Some(link) => (link.entity, link.generation),
             None => (None, 0),
         };
+        let own = self.derived(mount, alias, generation);
+        let stand_in = own.to_string();
         let Some(id) = linked else {
             let now = self.clock.now();
             let alias = Alias {
@@ -160,8 +162,8 @@ impl IdentityStore {
                 created_at: now,
                 updated_at: now,
             };
-            let own = new_entity(self.derived(mount, &alias.name, generation), now);
-            return Ok(Some(Entity { aliases: vec![alias], via: Some(alias_id), ..own }));
+            let (aliases, via) = (vec![alias], Some(alias_id));
+            return Ok(Some(Entity { aliases, via, stand_in, ..new_entity(own, now) }));
         };
         let found = match fresh {
             true => self.view().get_fresh::<Entity>(id.as_str()).await?,
@@ -175,6 +177,7 @@ impl IdentityStore {
         // What the method says now counts, not what it said when the entity was stored.
         known.metadata.clone_from(metadata);
         entity.via = Some(alias_id);
+        entity.stand_in = stand_in;
         Ok(Some(entity))
     }
 
@@ -374,6 +377,7 @@ fn new_entity(id: EntityId, now: Timestamp) -> Entity {
         created_at: now,
         updated_at: now,
         via: None,
+        stand_in: String::new(),
     }
 }
 

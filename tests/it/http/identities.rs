@@ -56,6 +56,8 @@ async fn what_was_issued_before_a_merge_is_reached_after_it_on_every_node() {
     let (first, first_name) = world.workload(CREDS).await;
     let (second, second_name) = world.workload(CREDS).await;
     let creds = "database/creds/reader";
+    let note = json!({ "k": "v" });
+    second.write("cubbyhole/note", note.clone()).await.ok();
     let old = first.read(creds).await.ok();
     let own = second.read(creds).await.ok();
     let (gone, stays) =
@@ -70,6 +72,8 @@ async fn what_was_issued_before_a_merge_is_reached_after_it_on_every_node() {
     let mut merge = merge;
     merge["conflicting_alias_ids_to_keep"] = json!([kept["aliases"][0]["id"]]);
     here.write("identity/entity/merge", merge).await.ok();
+
+    assert_eq!(second.read("cubbyhole/note").await.data(), note, "a merge takes nothing away");
 
     // Found, counted and owned by the one that took them, also where it was asked under the old id.
     for id in [&gone, &stays] {
@@ -112,6 +116,7 @@ async fn what_was_issued_before_a_merge_is_reached_after_it_on_every_node() {
     heard(&second, "auth/token/lookup-self", 200).await;
     let now = text(&second.read("auth/token/lookup-self").await.data()["entity_id"]);
     assert!(now != gone && now != stays);
+    assert_eq!(second.read("cubbyhole/note").await.status, 404);
     assert_eq!(by_batch.read("auth/token/lookup-self").await.status, 403);
     here.read(&format!("identity/entity/id/{stays}")).await.error(404);
 }

@@ -209,6 +209,10 @@ impl Core {
         };
         if let Some(found) = &matched {
             served.route = route_label(&place, found.route);
+            // Whatever writes was asked before: what no sink would take is not begun.
+            if found.route.makes(request.verb.operation()) {
+                self.audit.ready().map_err(refused_by_audit)?;
+            }
         }
         if let Some(found) = &matched
             && found.route.access == Access::Public

@@ -258,6 +258,12 @@ impl RouteSpec {
             || (operation == Operation::Create && self.operations.contains(&Operation::Update))
     }
 
+    /// Whether `operation` makes something that has to be taken back when its answer cannot leave, be it
+    /// a read: a token, or a credential.
+    pub fn makes(&self, operation: Operation) -> bool {
+        matches!(self.answers.to(operation), Answer::Lease(_) | Answer::Token | Answer::Wrapped)
+    }
+
     /// Whether `field` is known here, in the pattern or in the list of fields.
     pub fn knows_field(&self, name: &str) -> bool {
         self.fields.iter().any(|f| f.name == name || f.name == "*")

@@ -3,14 +3,22 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use async_trait::async_trait;
 use http_body_util::BodyExt;
 use leasehold::api::EdgeLimits;
 use leasehold::audit::file::{FileSink, FileSinkConfig, SyncPolicy};
+use leasehold::core::acl::permit::Permit;
 use leasehold::core::audit::AuditSink;
+use leasehold::core::engine::{
+    AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Renewal,
+};
+use leasehold::core::operation::Operation;
 use leasehold::core::peer::ConnectionInfo;
 use leasehold::core::request::{Request, Verb};
+use leasehold::core::route::{Answer, RouteSpec, route};
 use leasehold::types::id::RequestId;
 use leasehold::types::path::ApiPath;
 use leasehold::types::secret::SecretString;
@@ -142,6 +150,71 @@ async fn a_request_that_takes_too_long_is_answered_and_goes_on_to_its_end() {
     let entry = audit.lines().find(|line| line.contains("db/creds/slow")).unwrap();
     assert!(entry.contains("nobody waited for the answer"), "{entry}");
     running.end().await;
+}
+
+/// Logs everybody in who comes with a GET, as browsers do at the end of their log-in.
+struct Callback(Arc<AtomicUsize>);
+
+#[async_trait]
+impl AuthMethod for Callback {
+    fn routes(&self) -> &'static [RouteSpec] {
+        static ROUTES: &[RouteSpec] =
+            &[route("callback", "callback", "A token.", &[Operation::Read], &[])
+                .public()
+                .reads(Answer::Token)];
+        ROUTES
+    }
+
+    async fn handle(
+        &self,
+        _ctx: &EngineContext<'_>,
+        _permit: &Permit,
+        _request: AuthRequest<'_>,
+    ) -> Result<AuthOutcome, CoreError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(CoreError::denied("for the test"))
+    }
+
+    async fn renewal(
+        &self,
+        _ctx: &EngineContext<'_>,
+        _renewal: Renewal<'_>,
+    ) -> Result<Grant, CoreError> {
+        Err(CoreError::Unsupported)
+    }
+}
+
+#[tokio::test]
+async fn a_log_in_by_a_read_is_not_begun_while_nothing_can_be_audited() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let method = handled.clone();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let config =
+        FileSinkConfig { name: "file".into(), path, sync: SyncPolicy::Always, lend: false };
+    let mut sink = None;
+    let world = World::with(|setup| {
+        let build = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
+            Ok(Arc::new(Callback(method.clone())))
+        };
+        setup.registry.methods.insert("browser", Box::new(build));
+        let opened = Arc::new(FileSink::open(config, setup.clock.clone()).unwrap());
+        sink = Some(opened.clone());
+        setup.sinks.push(opened);
+    })
+    .await;
+    world.test.mount_method("browser", "browser/").await;
+    let asked = || Request {
+        path: ApiPath::parse("auth/browser/callback").unwrap(),
+        token: None,
+        ..request("", "", None)
+    };
+    let refused = world.test.core.handle(asked()).await.unwrap().result.unwrap_err();
+    assert_eq!((refused.status(), handled.load(Ordering::SeqCst)), (403, 1));
+    sink.unwrap().close().await;
+    let refused = world.test.core.handle(asked()).await.unwrap_err();
+    assert!(matches!(refused, CoreError::AuditUnavailable(_)), "{refused:?}");
+    assert_eq!(handled.load(Ordering::SeqCst), 1, "and no code was exchanged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -406,3 +406,9 @@ async fn a_client_proves_itself_as_the_issuer_says() {
     };
     assert!(reason(world.finish(&begun, json!({})).await).contains("no client secrets"));
 }
+
+#[test]
+fn the_callback_makes_a_token_although_it_is_a_read() {
+    let callback = routes::ROUTES.iter().find(|route| route.name == "oidc-callback").unwrap();
+    assert!(callback.makes(Operation::Read));
+}

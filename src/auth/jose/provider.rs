@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::core::outgoing::{Outgoing, OutgoingError, OutgoingRequest, Payload};
 use crate::crypto::jose::{KeySet, parse_object};
-use crate::types::time::{Timestamp, Ttl};
+use crate::types::time::{Clock, Timestamp, Ttl};
 
 /// Largest document, in bytes.
 pub(in crate::auth) const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
@@ -23,7 +23,7 @@ const URL_BYTES_MAX: usize = 2048;
 pub(in crate::auth) const FRESH: Ttl = Ttl::from_secs(15 * 60);
 /// How old keys become at most when they cannot be fetched.
 pub(in crate::auth) const KEPT: Ttl = Ttl::from_secs(24 * 3600);
-/// Shortest time between two attempts to fetch.
+/// Shortest time between the end of an attempt to fetch and the next.
 pub(in crate::auth) const PAUSE: Ttl = Ttl::from_secs(10);
 
 /// Where keys are, with the authorities (PEM) of the servers in question.
@@ -63,7 +63,7 @@ struct Kept {
 pub(in crate::auth) struct Providers {
     outgoing: Arc<dyn Outgoing>,
     kept: ArcSwapOption<Kept>,
-    /// What was tried last, and when. Held while fetching.
+    /// What was tried last, and when that ended. Held while fetching.
     tried: Mutex<Option<(Source, Timestamp)>>,
 }
 
@@ -93,9 +93,10 @@ impl Providers {
     pub(in crate::auth) async fn get(
         &self,
         source: &Source,
-        now: Timestamp,
+        clock: &dyn Clock,
         suffices: impl Fn(&Provider) -> bool,
     ) -> Result<Arc<Provider>, OutgoingError> {
+        let now = clock.now();
         let kept = self.kept(source, now);
         if let Some(kept) = &kept
             && suffices(&kept.provider)
@@ -106,7 +107,7 @@ impl Providers {
             }
             // Old, and good for now: one of the log-ins fetches, the others do not wait for it.
             let Ok(tried) = self.tried.try_lock() else { return Ok(kept.provider.clone()) };
-            return match self.attempt(tried, source, now).await {
+            return match self.attempt(tried, source, clock).await {
                 Some(Ok(provider)) => Ok(provider),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the keys of an identity provider were not renewed");
@@ -117,12 +118,12 @@ impl Providers {
         }
         let tried = self.tried.lock().await;
         // Somebody else may have fetched while this waited.
-        if let Some(kept) = self.kept(source, now)
+        if let Some(kept) = self.kept(source, clock.now())
             && suffices(&kept.provider)
         {
             return Ok(kept.provider.clone());
         }
-        let attempt = self.attempt(tried, source, now).await;
+        let attempt = self.attempt(tried, source, clock).await;
         if let Some(Err(error)) = &attempt {
             tracing::warn!(%error, "the keys of an identity provider were not fetched");
         }
@@ -140,16 +141,22 @@ impl Providers {
         &self,
         mut tried: tokio::sync::MutexGuard<'_, Option<(Source, Timestamp)>>,
         source: &Source,
-        now: Timestamp,
+        clock: &dyn Clock,
     ) -> Option<Result<Arc<Provider>, OutgoingError>> {
-        let lately = tried.as_ref().is_some_and(|(last, at)| {
-            last == source && (0..PAUSE.as_millis()).contains(&now.millis_since(*at))
+        // Read here: whoever waited for the lock may have waited for long. A clock that was set back
+        // makes no attempt older.
+        let began = clock.now();
+        let lately = tried.as_ref().is_some_and(|(last, ended)| {
+            last == source && began.millis_since(*ended) < PAUSE.as_millis()
         });
         if lately {
             return None;
         }
-        *tried = Some((source.clone(), now));
-        Some(self.fetch(source, now).await)
+        // Noted twice, because an attempt may be cut off.
+        *tried = Some((source.clone(), began));
+        let fetched = self.fetch(source, began).await;
+        *tried = Some((source.clone(), clock.now()));
+        Some(fetched)
     }
 
     fn kept(&self, source: &Source, now: Timestamp) -> Option<Arc<Kept>> {
@@ -237,5 +244,61 @@ fn url_at(about: &Map<String, Value>, name: &str) -> Result<Option<String>, Outg
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(url)) if url.len() <= URL_BYTES_MAX => Ok(Some(url.clone())),
         Some(_) => Err(OutgoingError::Failed(format!("has no usable {name}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::core::outgoing::OutgoingAnswer;
+    use crate::core::scratch::NOW;
+    use crate::types::time::ManualClock;
+
+    /// A provider that takes half a minute to fail.
+    struct Slow {
+        clock: Arc<ManualClock>,
+        asked: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Outgoing for Slow {
+        async fn send(&self, _: OutgoingRequest<'_>) -> Result<OutgoingAnswer, OutgoingError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.clock.advance(Duration::from_secs(30));
+            Err(OutgoingError::Failed("did not answer in time".into()))
+        }
+
+        fn check(&self, _: &str) -> Result<(), OutgoingError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_provider_is_left_alone_after_it_failed_and_not_while_it_does() {
+        let clock = Arc::new(ManualClock::new(NOW));
+        let slow = Arc::new(Slow { clock: clock.clone(), asked: AtomicUsize::new(0) });
+        let providers = Providers::new(slow.clone());
+        let url = "https://keys.example.org/".to_owned();
+        let source = Source::Keys { url, authorities: String::new() };
+        let get = async || providers.get(&source, clock.as_ref(), |_| true).await.is_err();
+        let asked = || slow.asked.load(Ordering::SeqCst);
+        // Those that waited for the first come when it has just ended.
+        assert!(get().await && get().await && get().await);
+        assert_eq!(asked(), 1);
+        clock.advance(Duration::from_millis(9_999));
+        assert!(get().await);
+        assert_eq!(asked(), 1);
+        clock.advance(Duration::from_millis(1));
+        assert!(get().await);
+        assert_eq!(asked(), 2);
+        // A clock that is set back is no reason to ask.
+        clock.set_wall(NOW);
+        assert!(get().await);
+        assert_eq!(asked(), 2);
     }
 }

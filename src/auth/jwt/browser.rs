@@ -167,7 +167,7 @@ impl JwtMethod {
         ctx: &EngineContext<'_>,
         source: &Source,
     ) -> Result<(std::sync::Arc<Provider>, Discovery), CoreError> {
-        let provider = self.providers.get(source, ctx.clock.now(), |_| true).await;
+        let provider = self.providers.get(source, ctx.clock.as_ref(), |_| true).await;
         let provider =
             provider.map_err(|error| untold(error, &ctx.mount.path, "the identity provider"))?;
         let discovery = provider.discovery.clone();
@@ -244,7 +244,7 @@ impl JwtMethod {
             token.verify(&provider.keys)
         } else {
             let suffices = |provider: &Provider| token.is_known_to(&provider.keys);
-            let newer = self.providers.get(&begun.source, ctx.clock.now(), suffices).await;
+            let newer = self.providers.get(&begun.source, ctx.clock.as_ref(), suffices).await;
             let newer =
                 newer.map_err(|error| untold(error, &ctx.mount.path, "the identity provider"))?;
             token.verify(&newer.keys)

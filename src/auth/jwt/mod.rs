@@ -39,7 +39,7 @@ use crate::types::time::Timestamp;
 
 use super::cadence::{self, Cadence};
 use super::jose::claims::Claims;
-use super::jose::provider::{Discovery, Providers};
+use super::jose::provider::{Discovery, Provider, Providers};
 use super::jose::{Refusal, given, told, untold};
 use config::{Config, Keys};
 use role::{Role, RoleType};
@@ -102,9 +102,8 @@ impl JwtMethod {
         let (claims, discovery) = match config.keys()? {
             Keys::Given(keys) => (token.verify(&keys), None),
             Keys::Published(source) => {
-                let now = ctx.clock.now();
-                let provider =
-                    self.providers.get(&source, now, |known| token.is_known_to(&known.keys)).await;
+                let suffices = |known: &Provider| token.is_known_to(&known.keys);
+                let provider = self.providers.get(&source, ctx.clock.as_ref(), suffices).await;
                 let provider = provider
                     .map_err(|error| untold(error, &ctx.mount.path, "the issuer of tokens"))?;
                 (token.verify(&provider.keys), provider.discovery.clone())

@@ -33,7 +33,7 @@ use crate::crypto::jose::{JwsAlgorithm, TokenKind, UncheckedToken};
 use crate::types::secret::SecretString;
 
 use super::jose::claims::{Claims, Leeways};
-use super::jose::provider::Providers;
+use super::jose::provider::{Provider, Providers};
 use super::jose::{Refusal, given, told, untold};
 use config::{Config, Keys};
 use review::ServiceAccount;
@@ -96,9 +96,8 @@ impl KubernetesMethod {
             Keys::None => return Ok(None),
             Keys::Given(keys) => token.verify(&keys),
             Keys::Published(source) => {
-                let now = ctx.clock.now();
-                let found =
-                    self.providers.get(&source, now, |known| token.is_known_to(&known.keys)).await;
+                let suffices = |known: &Provider| token.is_known_to(&known.keys);
+                let found = self.providers.get(&source, ctx.clock.as_ref(), suffices).await;
                 let found =
                     found.map_err(|error| untold(error, &ctx.mount.path, "the cluster's keys"))?;
                 token.verify(&found.keys)

@@ -44,7 +44,7 @@ use super::config::{AuditSink as SinkConfig, Auth, Config, Problem, SealType, St
 use super::crl_fetch::CrlFetcher;
 use super::facts::ProcessFacts;
 use super::files::FileError;
-use super::outgoing::OutgoingRequests;
+use super::outgoing::{MountRequests, OutgoingRequests};
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
 
@@ -336,11 +336,11 @@ pub fn registry(trust: &Arc<TrustStore>, network: Network) -> Registry {
     registry.methods.insert("cert", Box::new(cert));
     let cluster = outgoing.clone();
     let kubernetes = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(KubernetesMethod::new(cluster.clone())))
+        Ok(Arc::new(KubernetesMethod::new(Arc::new(MountRequests::new(cluster.clone())))))
     };
     registry.methods.insert("kubernetes", Box::new(kubernetes));
     let jwt = move |_: &MountFacts| -> Result<Arc<dyn AuthMethod>, CoreError> {
-        Ok(Arc::new(JwtMethod::new(outgoing.clone())))
+        Ok(Arc::new(JwtMethod::new(Arc::new(MountRequests::new(outgoing.clone())))))
     };
     registry.methods.insert("oidc", Box::new(jwt.clone()));
     registry.methods.insert("jwt", Box::new(jwt));

@@ -4,12 +4,15 @@
 use serde_json::{Map, Value, json};
 
 use crate::auth::jose::Refusal;
-use crate::auth::jose::claims::Claims;
+use crate::auth::jose::claims::{Claims, Leeways};
 use crate::core::outgoing::{Outgoing, OutgoingError, OutgoingRequest, Payload};
-use crate::crypto::jose::parse_object;
+use crate::crypto::jose::{UncheckedToken, parse_object};
 use crate::types::secret::{SecretBytes, SecretString};
+use crate::types::time::Timestamp;
 
+use super::CLOCK_SKEW;
 use super::config::Config;
+use super::role::Role;
 
 /// Largest answer of a cluster, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -68,6 +71,40 @@ pub(super) async fn reviewed(
     Ok(account_of(&answer, audience))
 }
 
+/// Refuses a token before the cluster is asked about it that no cluster could find good: log-ins are
+/// public, and each question takes one of the mount's few places. What it says of itself is believed
+/// in no other way.
+pub(super) fn plausible(
+    token: &UncheckedToken<'_>,
+    role: &Role,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let claims = Claims::new(token.unchecked_claims()?);
+    // The tokens of old, which are kept in secrets, do not expire.
+    if claims.named("exp").is_some() {
+        let leeway = CLOCK_SKEW;
+        let leeways = Leeways { expiration: leeway, not_before: leeway, issued_at: leeway };
+        claims.check_times(now, leeways)?;
+    }
+    let (namespace, name) = subject_of(&claims)?;
+    if !role.lets_in(name, namespace) {
+        return Err(Refusal::new("the role is for other service accounts"));
+    }
+    Ok(())
+}
+
+/// The namespace and the name in the subject of a service account's token.
+fn subject_of(claims: &Claims) -> Result<(&str, &str), Refusal> {
+    let subject = claims.text("sub")?.unwrap_or_default();
+    split(subject).ok_or_else(|| Refusal::new("the token is not a service account's"))
+}
+
+/// The namespace and the name in the name of a user that a service account is.
+fn split(username: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    (!name.contains(':')).then_some((namespace, name))
+}
+
 /// The account that a review says it is.
 fn account_of(answer: &Map<String, Value>, audience: &str) -> Result<ServiceAccount, Refusal> {
     let kind = answer.get("kind").and_then(Value::as_str);
@@ -90,21 +127,14 @@ fn account_of(answer: &Map<String, Value>, audience: &str) -> Result<ServiceAcco
     }
     let user = status.get("user").and_then(Value::as_object);
     let of = |name: &str| user.and_then(|user| user.get(name)).and_then(Value::as_str);
-    let username = of("username").unwrap_or_default();
-    let parts: Vec<&str> = username.split(':').collect();
-    let ["system", "serviceaccount", namespace, name] = parts.as_slice() else {
-        return Err(Refusal::new("the token is not a service account's"));
-    };
+    let (namespace, name) = split(of("username").unwrap_or_default())
+        .ok_or_else(|| Refusal::new("the token is not a service account's"))?;
     account(name, namespace, of("uid").unwrap_or_default())
 }
 
 /// The account that the token says it is, in the form of bound tokens or in that of older ones.
 pub(super) fn account_in(claims: &Claims) -> Result<ServiceAccount, Refusal> {
-    let subject = claims.text("sub")?.unwrap_or_default();
-    let parts: Vec<&str> = subject.split(':').collect();
-    let ["system", "serviceaccount", namespace, name] = parts.as_slice() else {
-        return Err(Refusal::new("the token is not a service account's"));
-    };
+    let (namespace, name) = subject_of(claims)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let uid = text("/kubernetes.io/serviceaccount/uid");
     let uid = uid.or_else(|| {
@@ -114,7 +144,7 @@ pub(super) fn account_in(claims: &Claims) -> Result<ServiceAccount, Refusal> {
     for (pointer, said) in
         [("/kubernetes.io/serviceaccount/name", name), ("/kubernetes.io/namespace", namespace)]
     {
-        if text(pointer).is_some_and(|other| other != *said) {
+        if text(pointer).is_some_and(|other| other != said) {
             return Err(Refusal::new("the token names two service accounts"));
         }
     }

@@ -328,3 +328,30 @@ async fn a_token_is_renewed_while_the_role_is_for_its_account() {
     world.call(Operation::Delete, "role/web", json!({})).await.unwrap();
     assert!(world.method.renewal(&ctx, renewal()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_cluster_is_asked_about_no_token_that_it_could_not_find_good() {
+    let world = World::reviewed().await;
+    let now = NOW.as_secs();
+    for changes in [
+        json!({ "exp": now - 60 }),
+        json!({ "exp": "never" }),
+        json!({ "nbf": now + 61 }),
+        json!({ "iat": now + 61 }),
+        json!({ "sub": null }),
+        json!({ "sub": 7 }),
+        json!({ "sub": "ann" }),
+        json!({ "sub": "system:serviceaccount:shop" }),
+        json!({ "sub": "system:serviceaccount:shop:web:x" }),
+        json!({ "sub": "system:serviceaccount:shop:worker" }),
+        json!({ "sub": "system:serviceaccount:other:web" }),
+    ] {
+        reason(world.login("web", &OTHER_RSA.sign(&claims(&changes))).await);
+        assert_eq!(world.others.asked_times(), 0, "{changes}");
+    }
+    // Tokens of old say neither until when nor in whose name but in their subject; and who signed
+    // one is the cluster's to know.
+    let old = json!({ "exp": null, "nbf": null, "iat": null, "aud": null, "kubernetes.io": null });
+    world.login("web", &OTHER_RSA.sign(&claims(&old))).await.unwrap();
+    assert_eq!(world.others.asked_times(), 1);
+}

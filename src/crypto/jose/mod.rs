@@ -120,7 +120,7 @@ impl TokenKind {
     }
 }
 
-/// A token that nobody has checked yet. It shows what it has to be looked up by, and no claim.
+/// A token that nobody has checked yet.
 pub struct UncheckedToken<'t> {
     algorithm: JwsAlgorithm,
     key_id: Option<String>,
@@ -189,6 +189,14 @@ impl<'t> UncheckedToken<'t> {
     /// Whether `keys` holds a key that it may have been signed with.
     pub fn is_known_to(&self, keys: &KeySet) -> bool {
         keys.candidates(self.key_id.as_deref(), self.algorithm).next().is_some()
+    }
+
+    /// What it says, which anybody may have written: good for refusing it, and for nothing else.
+    ///
+    /// # Errors
+    /// `Json` when its claims are malformed.
+    pub fn unchecked_claims(&self) -> Result<Map<String, Value>, TokenError> {
+        Ok(parse_object(&self.payload)?)
     }
 
     /// The claims, once a key of `keys` is found to have signed them. What they say is not judged.

@@ -40,6 +40,40 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Most requests under way at once, of all mounts together.
 const RUNNING_MAX: usize = 64;
 
+/// Most requests under way at once, of one mount: its log-ins are public, and must not take all places
+/// from the others.
+const PER_MOUNT_MAX: usize = 16;
+
+/// One mount's share of what a server asks others by.
+pub struct MountRequests {
+    all: Arc<dyn Outgoing>,
+    running: Semaphore,
+}
+
+impl MountRequests {
+    /// A share of `all`.
+    pub fn new(all: Arc<dyn Outgoing>) -> Self {
+        Self { all, running: Semaphore::new(PER_MOUNT_MAX) }
+    }
+}
+
+#[async_trait]
+impl Outgoing for MountRequests {
+    async fn send(&self, request: OutgoingRequest<'_>) -> Result<OutgoingAnswer, OutgoingError> {
+        let _place = self.running.try_acquire().map_err(|_| busy("mount"))?;
+        self.all.send(request).await
+    }
+
+    fn check(&self, url: &str) -> Result<(), OutgoingError> {
+        self.all.check(url)
+    }
+}
+
+fn busy(of: &'static str) -> OutgoingError {
+    metrics::counter!("leasehold_outgoing_refused_total", "places" => of).increment(1);
+    OutgoingError::Busy
+}
+
 /// What a server asks others by.
 pub struct OutgoingRequests {
     hosts: Hosts,
@@ -98,7 +132,7 @@ impl Outgoing for OutgoingRequests {
         let target = self.target(request.url)?;
         let tls = if target.tls { Some(self.tls_for(request.authorities)?) } else { None };
         let http = http_request(&target, &request)?;
-        let _place = self.running.try_acquire().map_err(|_| OutgoingError::Busy)?;
+        let _place = self.running.try_acquire().map_err(|_| busy("server"))?;
         let limit = request.answer_bytes_max;
         let exchanged = tokio::time::timeout(REQUEST_MAX, ask(&target, tls, http, limit)).await;
         let (status, body) = exchanged

@@ -158,3 +158,24 @@ async fn a_flood_of_requests_is_turned_away() {
     let sent = requests.send(get("http://127.0.0.1:1/", "")).await.unwrap_err();
     assert!(sent.to_string().contains("cannot be reached"), "{sent}");
 }
+
+#[tokio::test]
+async fn one_mount_does_not_take_the_places_of_the_others() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let all: Arc<dyn Outgoing> = Arc::new(requests(port));
+    let (flooded, other) = (MountRequests::new(all.clone()), MountRequests::new(all));
+    let url = format!("http://127.0.0.1:{port}/");
+    let mut waiting = Vec::new();
+    for _ in 0..PER_MOUNT_MAX {
+        let mut sent = Box::pin(flooded.send(get(&url, "")));
+        assert!(futures_util::poll!(sent.as_mut()).is_pending());
+        waiting.push(sent);
+    }
+    assert_eq!(flooded.send(get(&url, "")).await.unwrap_err(), OutgoingError::Busy);
+    let mut sent = Box::pin(other.send(get(&url, "")));
+    assert!(futures_util::poll!(sent.as_mut()).is_pending(), "it is asked");
+    waiting.clear();
+    let mut sent = Box::pin(flooded.send(get(&url, "")));
+    assert!(futures_util::poll!(sent.as_mut()).is_pending(), "there is room again");
+}

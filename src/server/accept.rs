@@ -265,7 +265,7 @@ impl Connection {
                 Ok(arrival) => arrival,
                 Err(()) => return,
             },
-            () = self.stop.cancelled() => return,
+            () = self.stop.cancelled() => return self.count_handshake("stopped"),
         };
         self.info.peer = arrival.peer;
         let activity = Arc::new(Activity::default());
@@ -276,29 +276,40 @@ impl Connection {
             limits: RequestLimits { body_bytes: limits.body_bytes, headers: limits.headers },
             activity: activity.clone(),
         };
-        let service = service_fn(move |request| requests.clone().answer(request));
+        // Begun when it is read, not when a task gets round to it: it keeps the connection open.
+        let service = service_fn(move |request| requests.clone().begin(request));
         let io = TokioIo::new(arrival.stream);
-        if arrival.http2 {
-            self.drive(self.all.http2.serve_connection(io, service), &activity).await;
+        let why = if arrival.http2 {
+            self.drive(self.all.http2.serve_connection(io, service), &activity).await
         } else {
-            self.drive(self.all.http1.serve_connection(io, service), &activity).await;
-        }
+            self.drive(self.all.http1.serve_connection(io, service), &activity).await
+        };
+        let listener = self.info.listener.clone();
+        metrics::counter!(
+            "leasehold_connections_closed_total", "listener" => listener, "reason" => why
+        )
+        .increment(1);
+    }
+
+    fn count_handshake(&self, outcome: &'static str) {
+        let listener = self.info.listener.clone();
+        metrics::counter!(
+            "leasehold_handshakes_total", "listener" => listener, "outcome" => outcome
+        )
+        .increment(1);
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Result<Arrival, ()> {
         let began = self.all.clock.monotonic();
         let shaken = tokio::time::timeout(self.all.limits.handshake_timeout, async {
+            // Whoever says nothing takes no turn from those who do.
+            tcp.readable().await.map_err(HandshakeError::Lost)?;
             // The semaphore is never closed, so its permit always comes.
             let _turn = self.all.handshakes.acquire().await;
             self.tls.handshake(tcp).await
         });
         let outcome = shaken.await.unwrap_or(Err(HandshakeError::Timeout));
-        let label = outcome.as_ref().err().map_or("ok", HandshakeError::as_str);
-        let listener = self.info.listener.clone();
-        metrics::counter!(
-            "leasehold_handshakes_total", "listener" => listener, "outcome" => label
-        )
-        .increment(1);
+        self.count_handshake(outcome.as_ref().err().map_or("ok", HandshakeError::as_str));
         match outcome {
             Ok(arrival) => {
                 let took = self.all.clock.monotonic().saturating_sub(began);
@@ -319,43 +330,47 @@ impl Connection {
         }
     }
 
-    /// Runs the connection to its end, passing on whoever wants it closed.
-    async fn drive<C>(&self, connection: C, activity: &Activity)
+    /// Runs the connection to its end, passing on whoever wants it closed. Answers why it ended, for
+    /// the metrics.
+    async fn drive<C>(&self, connection: C, activity: &Activity) -> &'static str
     where
-        C: GracefulConnection,
-        C::Error: std::fmt::Display,
+        C: GracefulConnection<Error = hyper::Error>,
     {
         let limits = &self.all.limits;
         let mut connection = pin!(connection);
         let mut idle = pin!(activity.idle(limits.header_timeout, limits.idle_timeout));
         let mut cut = pin!(None::<tokio::time::Sleep>);
         let (mut stopping, mut closing, mut idled) = (false, false, false);
+        let mut why = "client";
         loop {
             let grace = tokio::select! {
+                // In this order: on a machine that is busy, a request and the end of the wait for it
+                // may be noticed together, and a request that came in time is answered.
+                biased;
                 outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        let id = self.info.id;
-                        tracing::debug!(connection = id, %error, "the connection ended badly");
-                    }
-                    return;
+                    let Err(error) = outcome else { return why };
+                    let id = self.info.id;
+                    tracing::debug!(connection = id, %error, "the connection ended badly");
+                    return if error.is_timeout() { "timeout" } else { "error" };
                 }
-                () = self.all.abort.cancelled() => return,
+                () = self.all.abort.cancelled() => return "cut",
                 Some(()) = async {
                     match cut.as_mut().as_pin_mut() {
                         Some(deadline) => { deadline.await; Some(()) }
                         None => None,
                     }
-                } => return,
+                } => return if idled { why } else { "cut" },
                 () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
+                    (stopping, why) = (true, "stop");
                     None
                 }
                 () = self.closing.token.cancelled(), if !closing => {
-                    closing = true;
+                    (closing, why) = (true, "seal");
                     Some(*self.closing.grace.lock().unwrap_or_else(PoisonError::into_inner))
                 }
                 () = idle.as_mut(), if !idled => {
                     idled = true;
+                    why = if activity.is_unused() { "no_request" } else { "idle" };
                     Some(GOODBYE)
                 }
             };

@@ -74,11 +74,12 @@ section! {
         /// Most TLS handshakes in progress at once.
         max_handshakes: usize = 512,
         /// Longest TLS handshake, the wait for its turn included.
-        handshake_timeout: Period = Period::from_secs(10),
+        handshake_timeout: Period = Period::from_secs(30),
         /// Longest wait for a connection's first request.
-        header_timeout: Period = Period::from_secs(10),
-        /// How long a connection may stay open without a request.
-        idle_timeout: Period = Period::from_secs(90),
+        header_timeout: Period = Period::from_secs(30),
+        /// How long a connection may stay open without a request. Longer than stock clients keep one
+        /// (90 seconds), so that it is they who close it and none is closed under a request.
+        idle_timeout: Period = Period::from_secs(120),
         /// How long requests in progress may take to finish when the server stops.
         drain_timeout: Period = Period::from_secs(30),
         /// How often certificates, bundles and revocation lists are looked at for changes.

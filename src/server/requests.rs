@@ -48,6 +48,11 @@ impl Activity {
         }
     }
 
+    /// Whether no request ever came.
+    pub(super) fn is_unused(&self) -> bool {
+        self.started.load(Ordering::Relaxed) == 0
+    }
+
     fn begin(self: &Arc<Self>) -> InProgress {
         self.started.fetch_add(1, Ordering::Relaxed);
         self.in_progress.fetch_add(1, Ordering::Relaxed);
@@ -73,11 +78,20 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) async fn answer(
+    /// Answers a request, which counts as begun at once.
+    pub(super) fn begin(
         self,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
-        let _in_progress = self.activity.begin();
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+        let in_progress = self.activity.begin();
+        async move {
+            let answered = self.answer(request).await;
+            drop(in_progress);
+            answered
+        }
+    }
+
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         if let Err(refusal) = self.admit(request.headers()) {
             return Ok(refusal.into_response());
         }

@@ -65,6 +65,35 @@ async fn a_slow_handshake_delays_nobody_and_ends() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_takes_no_turn_from_those_who_do() {
+    let broker = start(ConnectionLimits { handshakes: 1, ..limits() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(broker.address).await.unwrap());
+    }
+    until(|| broker.connections.active() == 5).await;
+    let (status, _) = broker.who_am_i(&broker.friend()).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_came_in_time_is_answered_however_late_it_is_noticed() {
+    let first = Duration::from_millis(30);
+    let broker = start(ConnectionLimits { header_timeout: first, ..limits() }).await;
+    for _ in 0..12 {
+        let mut stream = broker.friend().connect(broker.address).await.unwrap();
+        // So that the server waits for the request, and not for the end of the handshake.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        send(&mut stream, "GET /whoami HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // The machine stands still, and the server with it: it runs on this very thread.
+        std::thread::sleep(first * 2);
+        assert_eq!(answer(&mut stream).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_closed_at_once() {
     let broker = start(ConnectionLimits { connections: 2, ..limits() }).await;
     let client = broker.friend();

@@ -33,6 +33,7 @@ mod kv;
 mod ldap;
 mod lease;
 mod measure;
+mod outliving;
 mod rest;
 mod scheduler;
 mod seal;

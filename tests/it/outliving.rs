@@ -150,19 +150,22 @@ async fn a_right_that_is_taken_away_is_gone_although_nobody_waited_for_the_answe
     let with = json!({ "policies": ["look"], "member_entity_ids": [entity] });
     let without = json!({ "policies": [], "member_entity_ids": [entity] });
     let group = "identity/group/name/team";
+    // How often a request waits is the store's affair: gone through until it was given up often enough.
     let mut moments = 0;
-    for times in 1..200 {
+    for times in (1..6).cycle().take(500) {
         office.root(Verb::Write, group, with.clone()).await;
         assert!(office.may(&token).await, "and the node remembers that");
         let asked = office.ask(&office.root, Verb::Write, group, without.clone());
-        if polled(times, asked).await.is_some() {
-            break;
+        if polled(times, asked).await.is_none() {
+            moments += 1;
+            office.nothing_goes_on().await;
         }
-        moments += 1;
-        office.nothing_goes_on().await;
         let stored = office.root(Verb::Read, group, json!({})).await.data.unwrap();
         assert_eq!(stored["policies"], json!([]), "given up after {times} polls");
         assert!(!office.may(&token).await, "given up after {times} polls");
+        if moments > 12 {
+            return;
+        }
     }
-    assert!(moments > 3, "{moments}: there was hardly a moment to give up at");
+    panic!("given up at {moments} moments only");
 }

@@ -56,8 +56,12 @@ async fn digests_are_those_of_the_standard() {
     let body = json!({ "input": "YWJj", "algorithm": "sha2-512", "format": "base64" });
     let sum = root.write("sys/tools/hash", body).await.data()["sum"].as_str().unwrap().to_owned();
     assert_eq!(BASE64.decode(sum.as_bytes()).unwrap().len(), 64);
+    // FIPS 202 example, "abc".
+    let body = json!({ "input": "YWJj", "algorithm": "sha3-256" });
+    let sum = "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532";
+    assert_eq!(root.write("sys/tools/hash", body).await.data()["sum"], sum);
     for body in [
-        json!({ "input": "YWJj", "algorithm": "sha3-256" }),
+        json!({ "input": "YWJj", "algorithm": "sha3-257" }),
         json!({ "input": "YWJj", "algorithm": "md5" }),
         json!({ "input": "hunter2?" }),
         json!({ "input": ["YWJj"] }),

@@ -363,6 +363,12 @@ impl Broker {
         self.start_again_at(None);
     }
 
+    /// The same where it may meet what keeps it from starting: whether it runs.
+    pub fn try_start_again(&self) -> bool {
+        self.kill();
+        self.spawn(None)
+    }
+
     /// The same with a fail point.
     pub fn start_again_at(&self, fail_point: Option<&str>) {
         self.kill();

@@ -6,6 +6,7 @@
 //! hand is bounded, and a lane that does not move gives its place away, so that neither a slow target
 //! nor a long table costs others more than their turn.
 
+mod doom;
 mod lane;
 mod settle;
 
@@ -140,6 +141,7 @@ impl Leases {
                 }
             }
         }
+        claimed.entries = self.doom_intents(claimed.entries, until).await?;
         Ok(claimed)
     }
 
@@ -414,6 +416,9 @@ fn later(leases: &Leases, lease: &Lease, now: Timestamp) -> Option<Timestamp> {
         (_, Some(settled)) if leases.is_unsettled(lease, now) => {
             Some(settled.max(now.plus(LOOK_AGAIN)))
         }
-        (LeaseState::Active | LeaseState::Intent | LeaseState::Revoking, _) => None,
+        // It was being made when it was claimed. What is made by now must not be killed by what was
+        // known then; and what is not was to be doomed first.
+        (LeaseState::Intent, _) => Some(now),
+        (LeaseState::Active | LeaseState::Revoking, _) => None,
     }
 }

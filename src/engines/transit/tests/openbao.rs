@@ -49,13 +49,16 @@ async fn a_backup_of_openbao_is_a_key_with_all_its_versions() {
     assert_eq!(one["keys"], other["keys"]);
 }
 
+/// Which backup, and what is done to it.
+type Damage<'a> = (&'a str, &'a dyn Fn(&mut Value));
+
 #[tokio::test]
 async fn damaged_backups_of_openbao_are_refused() {
     let scratch = Scratch::new();
     let node = Node::new(&scratch);
     let written = written();
     let rows = node.rows().await;
-    let changes: [(&str, &dyn Fn(&mut Value)); 16] = [
+    let changes: [Damage<'_>; 16] = [
         ("t", &|v| v["policy"]["type"] = json!(12)),
         ("t", &|v| v["policy"]["type"] = json!(2)),
         ("t", &|v| v["policy"]["type"] = json!(0)),

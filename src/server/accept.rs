@@ -302,8 +302,9 @@ impl Connection {
     async fn handshake(&self, tcp: TcpStream) -> Result<Arrival, ()> {
         let began = self.all.clock.monotonic();
         let shaken = tokio::time::timeout(self.all.limits.handshake_timeout, async {
-            // Whoever says nothing takes no turn from those who do.
-            tcp.readable().await.map_err(HandshakeError::Lost)?;
+            // Whoever says nothing takes no turn from those who do. A look at the first byte, because a
+            // socket may be called readable before there is one.
+            tcp.peek(&mut [0]).await.map_err(HandshakeError::Lost)?;
             // The semaphore is never closed, so its permit always comes.
             let _turn = self.all.handshakes.acquire().await;
             self.tls.handshake(tcp).await

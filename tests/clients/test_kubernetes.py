@@ -14,10 +14,10 @@ import hvac.exceptions
 from provider import AskingBroker, free_port
 
 BAO = os.environ["BAO"]
-# What the accounts of the cluster hold. It looks like a JWT, and only the cluster can say more of it.
+# What the accounts of the cluster hold. It says whose it is, and only the cluster can say whether.
 TOKENS = {
-    "eyJhbGciOiJSUzI1NiIsImtpZCI6InNhIn0.e30.d2Vi": ("shop", "web", "uid-1"),
-    "eyJhbGciOiJSUzI1NiIsImtpZCI6InNhIn0.e30.am9i": ("shop", "job", "uid-2"),
+    "eyJhbGciOiJSUzI1NiIsImtpZCI6InNhIn0.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6c2hvcDp3ZWIifQ.d2Vi": ("shop", "web", "uid-1"),
+    "eyJhbGciOiJSUzI1NiIsImtpZCI6InNhIn0.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6c2hvcDpqb2IifQ.am9i": ("shop", "job", "uid-2"),
 }
 WEB, JOB = TOKENS
 

@@ -66,13 +66,20 @@ async fn a_slow_handshake_delays_nobody_and_ends() {
 
 #[tokio::test]
 async fn who_says_nothing_takes_no_turn_from_those_who_do() {
-    let broker = start(ConnectionLimits { handshakes: 1, ..limits() }).await;
+    let patient = Duration::from_secs(3600);
+    let limits = ConnectionLimits {
+        handshakes: 1,
+        handshake_timeout: patient,
+        header_timeout: patient,
+        ..limits()
+    };
+    let broker = start(limits).await;
     let mut silent = Vec::new();
     for _ in 0..5 {
         silent.push(TcpStream::connect(broker.address).await.unwrap());
     }
     until(|| broker.connections.active() == 5).await;
-    let (status, _) = broker.who_am_i(&broker.friend()).await;
+    let (status, _) = soon(broker.who_am_i(&broker.friend())).await;
     assert_eq!(status, 200);
 }
 

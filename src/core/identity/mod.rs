@@ -285,9 +285,14 @@ impl IdentityStore {
     /// When the store fails, `Denied` when the entity was disabled meanwhile, `Overloaded` when its
     /// alias was given to another one or it was merged or deleted.
     pub async fn ensure(&self, entity: &Entity) -> Result<(), CoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut batch = Batch::new();
-            match (self.row(&entity.id).await?, &entity.via) {
+            // What the cache said was of no use when there is a second look.
+            let row = match attempt {
+                0 => self.row(&entity.id).await?,
+                _ => self.view().get_fresh(entity.id.as_str()).await?,
+            };
+            match (row, &entity.via) {
                 (Some(found), _) if found.value.disabled => {
                     return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));
                 }
@@ -304,9 +309,11 @@ impl IdentityStore {
                     self.put(&mut batch, &stored, Precondition::Rev(found.rev))?;
                 }
                 (Some(_), None) => return Ok(()),
-                (None, Some(via)) => {
-                    self.stage_own(&mut batch, entity, via).await?;
-                }
+                (None, Some(via)) => match self.stage_own(&mut batch, entity, via).await? {
+                    Staged::Ready => {}
+                    // Another request of the same caller was faster.
+                    Staged::Stored => continue,
+                },
                 (None, None) => return Err(moving()),
             }
             match self.view().commit(&batch).await {
@@ -318,16 +325,19 @@ impl IdentityStore {
         Err(StorageError::Busy.into())
     }
 
-    /// Adds an entity that an alias is on its own to `batch`, if it still is.
+    /// Adds an entity that an alias is on its own to `batch`, if it still is and nobody has stored it.
     async fn stage_own(
         &self,
         batch: &mut Batch,
         entity: &Entity,
         via: &str,
-    ) -> Result<(), CoreError> {
+    ) -> Result<Staged, CoreError> {
         let alias = entity.alias(via).ok_or_else(moving)?;
         let link = self.links().get_fresh::<Link>(via).await?;
         let generation = match &link {
+            Some(Entry { value: Link { entity: Some(id), .. }, .. }) if *id == entity.id => {
+                return Ok(Staged::Stored);
+            }
             Some(Entry { value: Link { entity: Some(_), .. }, .. }) => return Err(moving()),
             Some(free) => free.value.generation,
             None => 0,
@@ -338,7 +348,8 @@ impl IdentityStore {
         let taken = Link { entity: Some(entity.id.clone()), generation };
         let expected = Entry::expected(link.as_ref());
         self.links().put(batch, via, &taken, expected, PutOptions::default())?;
-        self.put(batch, entity, Precondition::Absent)
+        self.put(batch, entity, Precondition::Absent)?;
+        Ok(Staged::Ready)
     }
 
     async fn row(&self, id: &EntityId) -> Result<Option<Entry<Entity>>, CoreError> {
@@ -362,6 +373,13 @@ impl IdentityStore {
     fn links(&self) -> View {
         View::new(self.records.clone(), NamespaceId::ROOT, kinds::ALIAS, String::new())
     }
+}
+
+/// What became of an entity that was to be stored.
+enum Staged {
+    Ready,
+    /// It has been stored meanwhile.
+    Stored,
 }
 
 /// An entity that has nothing yet.

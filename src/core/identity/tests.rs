@@ -239,6 +239,21 @@ async fn who_comes_while_its_alias_is_given_away_is_not_stored_beside_that() {
     assert_eq!(come(&two, MOUNT, "web").await.id, ann.id);
 }
 
+#[tokio::test]
+async fn who_comes_for_the_first_time_twice_at_once_is_stored_once_and_refused_never() {
+    let scratch = Scratch::new();
+    let (one, two) = (node(&scratch), node(&scratch));
+    for round in 0..32 {
+        let name = format!("web{round}");
+        let (first, again) = (come(&one, MOUNT, &name).await, come(&two, MOUNT, &name).await);
+        let all = [(&one, &first), (&two, &again), (&one, &first), (&two, &again)];
+        let all = all.map(|(store, entity)| store.ensure(entity));
+        for (turn, done) in futures_util::future::join_all(all).await.into_iter().enumerate() {
+            assert!(done.is_ok(), "round {round}, {turn}: {done:?}");
+        }
+    }
+}
+
 fn group(name: &str) -> GroupEdit {
     GroupEdit {
         name: Some(name.to_owned()),

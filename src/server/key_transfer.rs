@@ -3,7 +3,7 @@
 
 use data_encoding::BASE64;
 
-use crate::crypto::key_wrap;
+use super::key_text;
 use crate::crypto::pem::{Pkcs8, der_of};
 use crate::types::secret::SecretBytes;
 
@@ -24,10 +24,7 @@ pub enum TransferError {
 /// When it is no such key.
 pub fn wrapped(kind: &str, exported: &str, public_pem: &str) -> Result<String, TransferError> {
     let key = material(kind, exported).ok_or(TransferError::Form)?;
-    let public = der_of(public_pem).filter(|(label, _)| label == "PUBLIC KEY");
-    let (_, public) = public.ok_or(TransferError::Wrapping)?;
-    let wrapped = key_wrap::wrap_for(public.expose(), &key);
-    Ok(BASE64.encode(&wrapped.map_err(|_| TransferError::Wrapping)?))
+    key_text::wrapped(public_pem, &key).map_err(|_| TransferError::Wrapping)
 }
 
 /// Whether two exports are of one key, in whatever form.

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -11,8 +11,7 @@ use http_body_util::BodyExt;
 use leasehold::api::EdgeLimits;
 use leasehold::audit::file::{FileSink, FileSinkConfig, SyncPolicy};
 use leasehold::core::acl::permit::Permit;
-use leasehold::core::audit::chain::Witness;
-use leasehold::core::audit::{AuditSink, PreparedEntry, SinkError, Turn};
+use leasehold::core::audit::AuditSink;
 use leasehold::core::engine::{
     AuthMethod, AuthOutcome, AuthRequest, EngineContext, Grant, MountFacts, Renewal,
 };
@@ -29,6 +28,7 @@ use tower::ServiceExt;
 
 use super::sweep::{Running, until};
 use super::*;
+use crate::support::sink::Watched;
 
 const MINUTE: Ttl = Ttl::from_secs(60);
 
@@ -185,34 +185,6 @@ impl AuthMethod for Callback {
     }
 }
 
-/// A sink that says of itself that it fails, once it is told to.
-struct Failing(FileSink, AtomicBool);
-
-#[async_trait]
-impl AuditSink for Failing {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-    fn target(&self) -> String {
-        self.0.target()
-    }
-    fn submit(&self, entry: PreparedEntry) -> Turn {
-        self.0.submit(entry)
-    }
-    fn healthy(&self) -> bool {
-        self.0.healthy() && !self.1.load(Ordering::SeqCst)
-    }
-    fn head(&self) -> Option<Witness> {
-        self.0.head()
-    }
-    async fn reopen(&self) -> Result<(), SinkError> {
-        self.0.reopen().await
-    }
-    async fn close(&self) {
-        self.0.close().await;
-    }
-}
-
 #[tokio::test]
 async fn a_log_in_by_a_read_is_not_begun_while_nothing_can_be_audited() {
     let handled = Arc::new(AtomicUsize::new(0));
@@ -228,7 +200,7 @@ async fn a_log_in_by_a_read_is_not_begun_while_nothing_can_be_audited() {
         };
         setup.registry.methods.insert("browser", Box::new(build));
         let opened = FileSink::open(config, setup.clock.clone()).unwrap();
-        let opened = Arc::new(Failing(opened, AtomicBool::new(false)));
+        let opened = Arc::new(Watched::new(opened));
         sink = Some(opened.clone());
         setup.sinks.push(opened);
     })
@@ -241,7 +213,7 @@ async fn a_log_in_by_a_read_is_not_begun_while_nothing_can_be_audited() {
     };
     let refused = world.test.core.handle(asked()).await.unwrap().result.unwrap_err();
     assert_eq!((refused.status(), handled.load(Ordering::SeqCst)), (403, 1));
-    sink.unwrap().1.store(true, Ordering::SeqCst);
+    sink.unwrap().failing.store(true, Ordering::SeqCst);
     let refused = world.test.core.handle(asked()).await.unwrap().result.unwrap_err();
     assert!(matches!(refused, CoreError::AuditUnavailable(_)), "{refused:?}");
     assert_eq!(handled.load(Ordering::SeqCst), 1, "and no code was exchanged");

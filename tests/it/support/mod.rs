@@ -10,6 +10,7 @@ pub mod pki;
 pub mod postgres;
 #[allow(dead_code, reason = "shared with the library's unit tests, which use other parts of it")]
 pub mod signer;
+pub mod sink;
 pub mod site;
 pub mod slapd;
 pub mod sshd;

@@ -10,6 +10,10 @@ import tempfile
 
 USER = "broker_admin"
 PASSWORD = "first"
+# How a role makes users.
+CREATE = (
+    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+)
 
 
 def _programs():
@@ -48,14 +52,18 @@ class Postgres:
             check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as,
         )
 
-    def sql(self, statement):
-        subprocess.run(
-            [
-                os.path.join(_programs(), "psql"), "--quiet", "--host", "127.0.0.1",
-                "--port", str(self.port), "--username", USER, "--command", statement, "postgres",
-            ],
-            check=True, env={"PGPASSWORD": PASSWORD}, cwd="/",
+    def sql(self, statement, user=USER, password=PASSWORD):
+        """What the database answers, without titles: as the administrator, or as somebody else."""
+        command = [
+            os.path.join(_programs(), "psql"), "--quiet", "--no-align", "--tuples-only",
+            "--host", "127.0.0.1", "--port", str(self.port), "--username", user,
+            "--command", statement, "postgres",
+        ]
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, cwd="/",
+            env={"PGPASSWORD": password},
         )
+        return done.stdout.strip()
 
     @property
     def environment(self):
@@ -65,6 +73,18 @@ class Postgres:
             "DATABASE_URL": "postgresql://{{username}}:{{password}}@" + address,
             "DATABASE_USER": USER,
             "DATABASE_PASSWORD": PASSWORD,
+        }
+
+    @property
+    def connection(self):
+        """What `database/config/...` is written with."""
+        database = self.environment
+        return {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": database["DATABASE_URL"],
+            "username": USER,
+            "password": PASSWORD,
+            "allowed_roles": "*",
         }
 
     def stop(self):

@@ -1,46 +1,14 @@
-"""OpenBao's own command line and agent, the published program, unmodified."""
+"""OpenBao's own command line, the published program, unmodified."""
 
 import json
 import os
 import re
 import subprocess
-import time
 import unittest
 
 from broker import WithBroker, WithDirectory
 
 PROGRAM = os.environ["BAO"]
-
-AGENT = """
-exit_after_auth = false
-pid_file = "{dir}/agent.pid"
-vault {{
-  address = "{address}"
-  ca_cert = "{dir}/ca.pem"
-  client_cert = "{dir}/workload.pem"
-  client_key = "{dir}/workload.key"
-}}
-auto_auth {{
-  method "cert" {{
-    config = {{
-      name = "workload"
-      ca_cert = "{dir}/ca.pem"
-      client_cert = "{dir}/workload.pem"
-      client_key = "{dir}/workload.key"
-    }}
-  }}
-  sink "file" {{
-    config = {{ path = "{dir}/agent-token" }}
-  }}
-}}
-template_config {{
-  static_secret_render_interval = "1s"
-}}
-template {{
-  contents = "{{{{ with secret \\"secret/data/hello\\" }}}}{{{{ .Data.metadata.version }}}}{{{{ end }}}}"
-  destination = "{dir}/rendered"
-}}
-"""
 
 
 class Bao(WithBroker):
@@ -284,38 +252,6 @@ class Bao(WithBroker):
         before = self.root_json("operator key-status")["term"]
         self.root("operator", "rotate")
         self.assertEqual(self.root_json("operator key-status")["term"], before + 1)
-
-    def test_the_agent_logs_in_and_keeps_a_template_fresh(self):
-        config = self.broker.path("agent.hcl")
-        with open(config, "w") as file:
-            file.write(AGENT.format(dir=self.broker.dir, address=self.broker.address))
-        self.root("kv", "put", "secret/hello", "greeting=hallo")
-        with open(self.broker.path("agent.log"), "w") as log:
-            agent = subprocess.Popen(
-                [PROGRAM, "agent", f"-config={config}"],
-                env={"PATH": os.environ["PATH"], "HOME": self.broker.dir},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            first = self.rendered(lambda text: text != "")
-            self.root("kv", "put", "secret/hello", "greeting=salut")
-            self.rendered(lambda text: text == str(int(first) + 1))
-        finally:
-            agent.terminate()
-            agent.wait(timeout=30)
-
-    def rendered(self, wanted):
-        """The rendered text, once it is as wanted."""
-        deadline = time.monotonic() + 60
-        text = ""
-        while time.monotonic() < deadline:
-            if os.path.exists(self.broker.path("rendered")):
-                text = self.broker.read("rendered")
-                if wanted(text):
-                    return text
-            time.sleep(0.1)
-        self.fail(f"rendered {text!r}; the agent said: {self.broker.read('agent.log')[-2000:]}")
 
 
 class Sealing(Bao):

@@ -12,7 +12,7 @@ from collections import Counter
 import requests
 
 from broker import PROGRAM, WithBroker
-from postgres import Postgres
+from postgres import CREATE, Postgres
 
 SEED = "2611"
 # The most requests that are made up for one operation.
@@ -30,10 +30,6 @@ FATAL = [
 ]
 # Its status is what the request says, be it 500.
 CHOSEN = ["sys-health-read"]
-
-CREATE = (
-    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
-)
 
 
 def without(operations):
@@ -209,7 +205,7 @@ class OpenApi(WithBroker):
             ("kv-v2/data/x", {"data": {"a": {"b": 1}}}),
             ("kv-v2/data/x/below", {"data": {"a": {"b": 1}}}),
             ("kv-v2/metadata/x", {"custom_metadata": {"owner": "team"}, "max_versions": 3}),
-            ("database/config/x", self.connection()),
+            ("database/config/x", self.postgres.connection),
             ("database/roles/x", {"db_name": "x", "creation_statements": CREATE}),
         ]:
             ask("POST", path, body)
@@ -229,16 +225,6 @@ class OpenApi(WithBroker):
             ("/sys/leases/operations/{id}", "id", revoked["operation_id"]),
             ("/sys/leases/lookup/{prefix}", "prefix", "database"),
         ]
-
-    def connection(self):
-        database = self.postgres.environment
-        return {
-            "plugin_name": "postgresql-database-plugin",
-            "connection_url": database["DATABASE_URL"],
-            "username": database["DATABASE_USER"],
-            "password": database["DATABASE_PASSWORD"],
-            "allowed_roles": "*",
-        }
 
 
 if __name__ == "__main__":

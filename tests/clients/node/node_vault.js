@@ -1,4 +1,4 @@
-// What services in Node do with node-vault, each step checked. Run by test_node.py.
+// What services in Node do with node-vault, each step checked. Run by test_languages.py.
 
 'use strict';
 

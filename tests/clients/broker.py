@@ -32,20 +32,32 @@ class Broker:
 
     def serve(self, tables):
         """Goes on as `leasehold server` on the same files, with these tables of the configuration."""
+        self._serve(self.read("leasehold.toml") + "\n" + tables)
+        self._unseal()
+
+    def serve_empty(self):
+        """Goes on as `leasehold server` with a store that nobody has initialized."""
+        config = self.read("leasehold.toml")
+        store = 'type = "sqlite"\npath = "%s"' % self.path("empty.db")
+        config = config.replace('type = "sqlite"', store)
+        self._serve(config.replace(self.path("audit.log"), self.path("empty-audit.log")))
+
+    def _serve(self, config):
         self._process.terminate()
         self._process.wait(timeout=30)
         self._process.stdout.close()
         port = free_port()
         self.address = "https://127.0.0.1:%d" % port
-        config = self.read("leasehold.toml").replace("127.0.0.1:0", "127.0.0.1:%d" % port)
         with open(self.path("server.toml"), "w") as file:
-            file.write(config + "\n" + tables)
+            file.write(config.replace("127.0.0.1:0", "127.0.0.1:%d" % port))
         self._process = subprocess.Popen(
             [PROGRAM, "server", "--config", self.path("server.toml")],
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
         wait_for(port, self._process)
+
+    def _unseal(self):
         trust = ssl.create_default_context(cafile=self.path("ca.pem"))
         trust.load_cert_chain(*self.identity("admin"))
         for key in self.unseal_keys["keys"]:

@@ -235,12 +235,49 @@ class Hvac(WithBroker):
         self.assertEqual(self.client().sys.unwrap(token=wrapped["token"])["data"], {"a": "b"})
         with self.assertRaises((hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden)):
             self.client().sys.unwrap(token=wrapped["token"])
+        wrapped = root.sys.wrap({"a": "b"}, ttl=60)["wrap_info"]
+        again = root.write_data("sys/wrapping/rewrap", data={"token": wrapped["token"]})["wrap_info"]
+        with self.assertRaises((hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden)):
+            self.client().sys.unwrap(token=wrapped["token"])
+        self.assertEqual(self.client().sys.unwrap(token=again["token"])["data"], {"a": "b"})
 
     def test_leases(self):
         root = self.root()
         with self.assertRaises(hvac.exceptions.InvalidRequest):
             root.sys.read_lease("database/creds/none/x")
         root.sys.revoke_prefix("database/creds/none")
+        root.sys.enable_secrets_engine("ssh", path="leased")
+        root.secrets.ssh.create_role(
+            name="app", key_type="otp", default_user="app", cidr_list="10.0.0.0/8", ttl="10m",
+            mount_point="leased",
+        )
+        leased = [
+            root.secrets.ssh.generate_ssh_credentials("app", ip="10.0.0.1", mount_point="leased")
+            for _ in range(2)
+        ]
+        known = root.sys.read_lease(leased[0]["lease_id"])["data"]
+        self.assertEqual(known["id"], leased[0]["lease_id"])
+        self.assertTrue(0 < known["ttl"] <= 600, known)
+        listed = root.sys.list_leases("leased/creds/app")["data"]["keys"]
+        self.assertEqual({f"leased/creds/app/{one}" for one in listed}, {one["lease_id"] for one in leased})
+        root.sys.revoke_prefix("leased/creds")
+        for one in leased:
+            with self.assertRaises(hvac.exceptions.InvalidRequest):
+                root.secrets.ssh.verify_ssh_otp(one["data"]["key"], mount_point="leased")
+
+    def test_quotas(self):
+        sys = self.root().sys
+        sys.enable_secrets_engine("kv", path="busy", options={"version": "1"})
+        sys.create_or_update_quota("busy", rate=2, path="busy", interval="1h", block_interval="1h")
+        self.assertEqual(sys.list_quotas()["data"]["keys"], ["busy"])
+        self.assertEqual(sys.read_quota("busy")["data"]["path"], "busy/")
+        kv = self.root().secrets.kv.v1
+        for name in ["a", "b"]:
+            kv.create_or_update_secret(name, {"k": "v"}, method="POST", mount_point="busy")
+        with self.assertRaises(hvac.exceptions.RateLimitExceeded):
+            kv.read_secret("a", mount_point="busy")
+        sys.delete_quota("busy")
+        self.assertEqual(kv.read_secret("a", mount_point="busy")["data"], {"k": "v"})
 
     def test_audit_is_listed_and_belongs_to_the_configuration(self):
         sys = self.root().sys
@@ -303,6 +340,37 @@ class Sealing(WithBroker):
         self.assertEqual(client.sys.read_seal_status()["progress"], 0)
         client.sys.submit_unseal_keys(keys)
         self.assertFalse(client.sys.is_sealed())
+        self.assertTrue(client.is_authenticated())
+
+
+class Holders(WithBroker):
+    def test_init_and_rekey(self):
+        self.broker.serve_empty()
+        client = hvac.Client(
+            url=self.broker.address,
+            cert=self.broker.identity("admin"),
+            verify=self.broker.path("ca.pem"),
+        )
+        self.assertFalse(client.sys.is_initialized())
+        made = client.sys.initialize(secret_shares=3, secret_threshold=2)
+        self.assertEqual((len(made["keys"]), len(made["keys_base64"])), (3, 3))
+        self.assertTrue(client.sys.is_initialized())
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            client.sys.initialize()
+        client.sys.submit_unseal_keys(made["keys"][1:])
+        client.token = made["root_token"]
+        self.assertTrue(client.is_authenticated())
+
+        begun = client.sys.start_rekey(2, 2, require_verification=True)
+        self.assertEqual(client.sys.read_rekey_progress()["required"], 2)
+        done = client.sys.rekey_multi(made["keys"][:2], nonce=begun["nonce"])
+        self.assertEqual((done["complete"], done["verification_required"]), (True, True))
+        proven = client.sys.rekey_verify_multi(done["keys"], done["verification_nonce"])
+        self.assertTrue(proven["complete"])
+        client.sys.seal()
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            client.sys.submit_unseal_keys(made["keys"][:2])
+        client.sys.submit_unseal_keys(done["keys"])
         self.assertTrue(client.is_authenticated())
 
 

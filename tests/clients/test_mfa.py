@@ -4,11 +4,8 @@ import base64
 import io
 import json
 import os
-import pty
 import re
-import select
 import subprocess
-import time
 import unittest
 
 import PIL.Image
@@ -18,46 +15,10 @@ import pyotp
 import zxingcpp
 
 from broker import WithBroker
+from terminal import Terminal
 
 PROGRAM = os.environ["BAO"]
 TOTP = "identity/mfa/method/totp"
-
-
-class Terminal:
-    """A program at a terminal of its own."""
-
-    def __init__(self, arguments, environment):
-        self.shown = ""
-        self._pid, self._fd = pty.fork()
-        if self._pid == 0:
-            os.execve(arguments[0], arguments, environment)
-
-    def _read(self, deadline):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self._fd], [], [], left)[0]:
-            raise AssertionError("nothing further is shown after: " + self.shown)
-        try:
-            chunk = os.read(self._fd, 4096)
-        except OSError:
-            return False
-        self.shown += chunk.decode()
-        return bool(chunk)
-
-    def wait_for(self, text):
-        deadline = time.monotonic() + 30
-        while text not in self.shown:
-            if not self._read(deadline):
-                raise AssertionError("ended without asking: " + self.shown)
-
-    def type(self, text):
-        os.write(self._fd, (text + "\n").encode())
-
-    def end(self):
-        deadline = time.monotonic() + 30
-        while self._read(deadline):
-            pass
-        os.close(self._fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
 class SecondFactor(WithBroker):

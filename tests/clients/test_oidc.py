@@ -4,7 +4,9 @@ import json
 import os
 import re
 import subprocess
+import time
 import unittest
+from urllib.parse import parse_qs, urlsplit
 
 import hvac.exceptions
 
@@ -12,6 +14,14 @@ from broker import PROGRAM
 from provider import AskingBroker, Person, Provider, free_port
 
 BAO = os.environ["BAO"]
+# Where the pages of a console come back to: nobody listens there, the browser alone goes there.
+CONSOLE = "https://console.example/ui/auth/broker/oidc/callback"
+
+# Notes what it is asked to open, and leaves the rest to somebody else.
+OPENER = """#!/bin/sh
+printf '%s\\n' "$0" "$@" > "{noted}.new"
+mv "{noted}.new" "{noted}"
+"""
 
 
 class Oidc(unittest.TestCase):
@@ -19,7 +29,7 @@ class Oidc(unittest.TestCase):
     def setUpClass(cls):
         cls.port = free_port()
         cls.back = f"http://localhost:{cls.port}/oidc/callback"
-        cls.provider = Provider([cls.back])
+        cls.provider = Provider([cls.back, CONSOLE])
         cls.broker = AskingBroker([f"127.0.0.1:{cls.provider.port}"])
         root = cls.broker.client(cls.broker.root_token)
         for client, secret in [("broker", "client-secret-1"), ("poster", "client-secret-2")]:
@@ -116,7 +126,39 @@ class Oidc(unittest.TestCase):
         with self.assertRaises(hvac.exceptions.InvalidRequest):
             self.broker.client().auth.jwt.jwt_login("other", token)
 
-    def command(self, program, prefix, *arguments):
+    def test_the_page_of_a_console_logs_in(self):
+        """Back by HTTPS: what the page was given in its address, it sends to the callback itself."""
+        root = self.broker.client(self.broker.root_token)
+        role = {
+            "user_claim": "sub", "role_type": "oidc", "allowed_redirect_uris": [CONSOLE],
+            "token_policies": ["default"], "path": "broker",
+        }
+        root.auth.oidc.create_role(name="console", **role)
+        auth = self.broker.client().auth.oidc
+
+        def begin(uri):
+            return auth.oidc_authorization_url_request("console", uri, path="broker")["data"]["auth_url"]
+
+        # Only an address that is registered to the letter.
+        for other in [
+            CONSOLE + "/", CONSOLE.replace("https", "http"),
+            CONSOLE.replace("example", "example:8443"), self.back,
+        ]:
+            with self.assertRaises(hvac.exceptions.InvalidRequest):
+                begin(other)
+        address = begin(CONSOLE)
+        query = parse_qs(urlsplit(address).query)
+        self.assertEqual(query["redirect_uri"], [CONSOLE])
+        self.assertEqual(query["code_challenge_method"], ["S256"])
+        brought = Person("ann").brought_back(address, CONSOLE)
+        nonce = query["nonce"][0]
+        made = auth.oidc_callback(brought["state"], nonce, brought["code"], path="broker")["auth"]
+        self.assertEqual(made["metadata"]["role"], "console")
+        self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
+        with self.assertRaises(hvac.exceptions.InvalidRequest):
+            auth.oidc_callback(brought["state"], nonce, brought["code"], path="broker")
+
+    def command(self, program, prefix, *arguments, **more):
         certificate, key = self.broker.identity("admin")
         environment = {
             "PATH": os.environ["PATH"],
@@ -125,6 +167,7 @@ class Oidc(unittest.TestCase):
             f"{prefix}_CACERT": self.broker.path("ca.pem"),
             f"{prefix}_CLIENT_CERT": certificate,
             f"{prefix}_CLIENT_KEY": key,
+            **more,
         }
         return subprocess.Popen(
             [program, *arguments],
@@ -168,6 +211,51 @@ class Oidc(unittest.TestCase):
             page = Person("ann").go(address, self.back)
             made = json.loads(self.finished(process))
             self.assertEqual(made["auth"]["metadata"]["mail"], "ann@example.org", page)
+
+    def opener(self, name):
+        """A program that notes what it is asked to open; and where it does."""
+        path, noted = self.broker.path(name), self.broker.path(name + ".noted")
+        with open(path, "w") as file:
+            file.write(OPENER.format(noted=noted))
+        os.chmod(path, 0o755)
+        return path, noted
+
+    def opened(self, noted, process):
+        deadline = time.monotonic() + 60
+        while not os.path.exists(noted):
+            if time.monotonic() > deadline or process.poll() is not None:
+                self.fail("no browser was opened")
+            time.sleep(0.05)
+        with open(noted) as file:
+            return file.read().splitlines()
+
+    def test_our_command_line_opens_a_browser(self):
+        system, system_noted = self.opener("xdg-open")
+        chosen, chosen_noted = self.opener("chosen")
+        found = {"PATH": self.broker.dir + ":" + os.environ["PATH"]}
+        cases = [
+            (system_noted, [system], found),
+            # The first that there is; with the address where it belongs.
+            (
+                chosen_noted, [chosen, "--new", "--", "--private"],
+                {**found, "BROWSER": f"not-there %s:{chosen} --new -- %s --private:{system}"},
+            ),
+        ]
+        for noted, words, environment in cases:
+            process = self.command(
+                PROGRAM, "LEASEHOLD", "login", "-method=oidc", "-path=broker", "-no-store",
+                "-format=json", "role=staff", f"port={self.port}", **environment,
+            )
+            said = self.opened(noted, process)
+            (address,) = [word for word in said if word.startswith("http://127.0.0.1:")]
+            self.assertEqual([word for word in said if word != address], words)
+            if len(words) > 1:
+                self.assertEqual(said.index(address), 3)
+            page = Person("ann").go(address, self.back)
+            made = json.loads(self.finished(process))
+            self.assertEqual(made["auth"]["metadata"]["mail"], "ann@example.org", page)
+            os.remove(noted)
+        self.assertFalse(os.path.exists(system_noted), "the chosen one alone was opened")
 
 
 if __name__ == "__main__":

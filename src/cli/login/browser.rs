@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// What opens an address in the person's browser.
+/// What opens an address in the person's browser, unless `$BROWSER` knows better.
 const OPENER: &str = "xdg-open";
 
 /// `-method=oidc`
@@ -72,7 +72,7 @@ impl Method for Browser {
         let shown = format!("Log in with a browser on this machine:\n\n    {url}\n");
         session.output().note(&shown)?;
         if !skip {
-            open(&url);
+            open((session.process.env)("BROWSER").as_deref(), &url);
         }
         let waited = tokio::time::timeout(PATIENCE, listeners.browser(&state)).await;
         let (back, stream) = waited.map_err(|_| {
@@ -133,18 +133,35 @@ fn checked(url: &str) -> Option<String> {
     value_of(query, "state")
 }
 
-fn open(url: &str) {
-    // Where there is none, the address is on the screen.
-    let opened = std::process::Command::new(OPENER)
-        .arg(url)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    if let Ok(mut child) = opened {
-        // It ends by itself; waiting for it is only for the process table.
-        std::thread::spawn(move || child.wait());
+fn open(browser: Option<&str>, url: &str) {
+    for line in openers(browser, url) {
+        let Some((program, arguments)) = line.split_first() else { continue };
+        let opened = std::process::Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Ok(mut child) = opened {
+            // It ends by itself; waiting for it is only for the process table.
+            std::thread::spawn(move || child.wait());
+            return;
+        }
     }
+    // Where there is none, the address is on the screen.
+}
+
+/// The command lines that may open `url`, the best first: those of `$BROWSER`, then the system's.
+fn openers(browser: Option<&str>, url: &str) -> Vec<Vec<String>> {
+    let named = browser.unwrap_or_default().split(':').chain([OPENER]);
+    named.map(|line| command_line(line, url)).filter(|line| !line.is_empty()).collect()
+}
+
+/// The words of `line` with the address in the place of `%s`, or at their end. No shell reads it.
+fn command_line(line: &str, url: &str) -> Vec<String> {
+    let words = line.split_ascii_whitespace().map(|word| word.replace("%s", url));
+    let at_the_end = !line.trim().is_empty() && !line.contains("%s");
+    words.chain(at_the_end.then(|| url.to_owned())).collect()
 }
 
 /// On both loopback addresses: browsers take `localhost` for either.
@@ -262,6 +279,21 @@ mod tests {
         ] {
             assert_eq!(checked(url), None, "{url}");
         }
+    }
+
+    #[test]
+    fn the_browser_of_the_environment_goes_before_the_system_s() {
+        let url = "https://a/?x=%s%20&y=$(id);z&state=s";
+        let lines = |browser: Option<&str>| -> Vec<String> {
+            openers(browser, url).iter().map(|line| line.join("|")).collect()
+        };
+        let system = format!("xdg-open|{url}");
+        assert_eq!(lines(None), std::slice::from_ref(&system));
+        assert_eq!(lines(Some(" : ")), std::slice::from_ref(&system));
+        assert_eq!(
+            lines(Some("firefox --new-window:w3m -o url=%s -x")),
+            [format!("firefox|--new-window|{url}"), format!("w3m|-o|url={url}|-x"), system]
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,6 +15,7 @@ import hvac.exceptions
 
 from broker import WithBroker
 from directory import free_port
+from terminal import Terminal
 
 BAO = os.environ["BAO"]
 SSHD = "/usr/sbin/sshd"
@@ -29,9 +32,35 @@ UsePAM no
 PidFile none
 """
 
+# Of a server that asks for passwords, which PAM passes on.
+PASSWORDS = """
+ListenAddress 127.0.0.1:{port}
+HostKey {dir}/host_key
+AuthenticationMethods keyboard-interactive
+KbdInteractiveAuthentication yes
+PermitRootLogin yes
+UsePAM yes
+PidFile none
+"""
+SERVICE = """
+auth requisite pam_exec.so quiet expose_authtok {dir}/helper
+auth required pam_permit.so
+account required pam_permit.so
+session required pam_permit.so
+"""
+# What is installed on a host for this: PAM says who wants to log in, and gives the password, which ends
+# with a zero byte; the broker says whose it is.
+HELPER = """#!/bin/sh
+printf '{{"otp": "%s"}}' "$(tr -d '\\000')" |
+  curl --silent --fail --cacert {ca} --cert {certificate} --key {key} --data @- {address}/v1/ssh/verify |
+  grep --quiet '"username":"'"$PAM_USER"'"'
+"""
+
 
 class Server:
     """One that trusts an authority for users, and shows a certificate of its own."""
+
+    program = SSHD
 
     def __init__(self):
         self._owned = tempfile.TemporaryDirectory(prefix="leasehold-sshd-")
@@ -57,10 +86,13 @@ class Server:
         self.write("authority", authority.encode())
         self.write("host_key-cert.pub", certificate.encode())
         self.write("revoked", b"")
-        self.write("config", CONFIG.format(port=self.port, dir=self.dir).encode())
+        self.begin(CONFIG)
+
+    def begin(self, config):
+        self.write("config", config.format(port=self.port, dir=self.dir).encode())
         os.makedirs("/run/sshd", exist_ok=True)
         self._process = subprocess.Popen(
-            [SSHD, "-D", "-E", self.path("log"), "-f", self.path("config")]
+            [self.program, "-D", "-E", self.path("log"), "-f", self.path("config")]
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -80,6 +112,32 @@ class Server:
             self._process.kill()
             self._process.wait(timeout=30)
         self._owned.cleanup()
+
+
+class PasswordServer(Server):
+    """One that lets in whom a helper knows, by a PAM service of its own."""
+
+    def __init__(self, broker):
+        super().__init__()
+        name = "leasehold-sshd-%d" % os.getpid()
+        self._service = "/etc/pam.d/" + name
+        certificate, key = broker.identity("workload")
+        known = {"ca": broker.path("ca.pem"), "certificate": certificate, "key": key}
+        self.write("helper", HELPER.format(address=broker.address, **known).encode())
+        os.chmod(self.path("helper"), 0o755)
+        with open(self._service, "w") as file:
+            file.write(SERVICE.format(dir=self.dir))
+        # Newer ones are told the name of their service; before, it was that of the program.
+        option = ["-T", "-f", "/dev/null", "-h", self.path("host_key"), "-o", "PAMServiceName=" + name]
+        told = subprocess.run([SSHD, *option], capture_output=True).returncode == 0
+        if not told:
+            self.program = self.path(name)
+            os.symlink(SSHD, self.program)
+        self.begin(PASSWORDS + ("PAMServiceName %s\n" % name) * told)
+
+    def stop(self):
+        os.remove(self._service)
+        super().stop()
 
 
 class Ssh(WithBroker):
@@ -201,6 +259,64 @@ class Ssh(WithBroker):
         self.ssh.generate_ssh_credentials(name="otp", username="root", ip="192.0.2.1")
         self.ssh.delete_zeroaddress_role()
         self.ssh.delete_role("otp")
+
+    def test_a_one_time_password_opens_a_session_once(self):
+        server = PasswordServer(self.broker)
+        self.addCleanup(server.stop)
+        for name, user in [("hosts", "root"), ("others", "app")]:
+            self.ssh.create_role(
+                name=name, key_type="otp", default_user=user, cidr_list="127.0.0.0/8", ttl="5m"
+            )
+            self.addCleanup(self.ssh.delete_role, name)
+
+        def password(role):
+            return self.ssh.generate_ssh_credentials(name=role, ip="127.0.0.1")["data"]["key"]
+
+        options = [
+            "-F", "none", "-p", str(server.port), "-o", "StrictHostKeyChecking=no",
+            "-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no",
+            "-o", "NumberOfPasswordPrompts=1", "-o", "IdentityAgent=none",
+        ]
+
+        def log_in(password):
+            command = [shutil.which("ssh"), *options, "root@127.0.0.1", "echo", "inside"]
+            at = Terminal(command, {"PATH": os.environ["PATH"], "HOME": server.dir})
+            at.wait_for("Password:")
+            at.type_unseen(password)
+            return at.end(), at.shown
+
+        once = password("hosts")
+        status, shown = log_in(once)
+        self.assertEqual((status, shown.split()[-1]), (0, "inside"), shown + server.log())
+        # The same again, one that nobody was given, and one for somebody else.
+        for refused in [once, "x" * len(once), password("others")]:
+            status, shown = log_in(refused)
+            self.assertEqual(status, 255, shown)
+            self.assertIn("Permission denied", shown)
+        self.assertEqual(server.log().count("Accepted keyboard-interactive/pam for root"), 1)
+
+        # OpenBao's command line shows one, and leaves the typing to the person.
+        certificate, key = self.broker.identity("admin")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": server.dir,
+            "BAO_ADDR": self.broker.address,
+            "BAO_CACERT": self.broker.path("ca.pem"),
+            "BAO_CLIENT_CERT": certificate,
+            "BAO_CLIENT_KEY": key,
+            "BAO_TOKEN": self.broker.root_token,
+        }
+        own = ["-strict-host-key-checking=no", "-user-known-hosts-file=/dev/null"]
+        command = [
+            BAO, "ssh", "-mode=otp", "-role=hosts", *own, "root@127.0.0.1", *options, "echo", "inside",
+        ]
+        at = Terminal(command, environment)
+        at.wait_for("Password:")
+        shown = re.search(r"OTP for the session is:? *([0-9A-Za-z]+)", at.shown)
+        self.assertIsNotNone(shown, at.shown)
+        at.type_unseen(shown.group(1))
+        self.assertEqual(at.end(), 0, at.shown + server.log())
+        self.assertEqual(at.shown.split()[-1], "inside")
 
 
 if __name__ == "__main__":

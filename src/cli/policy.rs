@@ -87,15 +87,19 @@ pub struct Explain {
     /// read, list, create, update, patch or delete
     #[arg(default_value = "read")]
     operation: String,
-    /// Judge these policies instead of the caller's; may be given several times
+    /// Judge these policies instead of the caller, or beside those of -entity; may be given several
+    /// times
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
     /// Judge the token behind this accessor instead of the caller
     #[arg(long, value_name = "ACCESSOR", conflicts_with = "policy")]
     accessor: Option<String>,
-    /// Judge this entity instead of the caller
-    #[arg(long, value_name = "ID", conflicts_with_all = ["policy", "accessor"])]
+    /// Judge this entity instead of the caller, by its policies, those of its groups, and default
+    #[arg(long, value_name = "ID", conflicts_with = "accessor")]
     entity: Option<String>,
+    /// Judge the entity without default, as where its role says so
+    #[arg(long, requires = "entity")]
+    no_default_policy: bool,
     /// Parameter of the request, key=value; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     parameter: Vec<String>,
@@ -150,6 +154,7 @@ impl Explain {
         }
         if let Some(entity) = self.entity {
             body.insert("entity_id".to_owned(), json!(entity));
+            body.insert("no_default_policy".to_owned(), json!(self.no_default_policy));
         }
         if !self.parameter.is_empty() {
             let parameters: Map<String, Value> = values::plain(&self.parameter)?
@@ -158,13 +163,12 @@ impl Explain {
                 .collect();
             body.insert("parameters".to_owned(), Value::Object(parameters));
         }
-        if !["policies", "accessor", "entity_id"].iter().any(|who| body.contains_key(*who)) {
-            let (name, value) = oneself(session).await?;
-            body.insert(name.to_owned(), value);
-        }
         let reply = session.write("sys/explain", Value::Object(body)).await?;
         if session.output().is_document() || session.output().wants_field() {
             return session.output().reply(&reply, "");
+        }
+        for warning in reply.warnings() {
+            session.output().warning(&table::printable(warning))?;
         }
         let text = explained(reply.data());
         session.output().line(&table::printable(text.trim_end()))
@@ -191,6 +195,10 @@ fn explained(data: &Value) -> String {
     if let Some(scopes) = data.get("scopes").and_then(Value::as_array) {
         out.push_str(&format!("\nNarrowed to: {}\n", words(scopes, "")));
     }
+    let policies = data.get("policies").and_then(Value::as_array).filter(|all| !all.is_empty());
+    if let Some(policies) = policies {
+        out.push_str(&format!("\nPolicies asked: {}\n", words(policies, "")));
+    }
     out
 }
 
@@ -210,16 +218,6 @@ fn words(list: &[Value], quote: &str) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// How the server knows the caller: a token by its accessor, a certificate by its policies.
-async fn oneself(session: &Session<'_>) -> Result<(&'static str, Value), CliError> {
-    let reply = session.read("auth/token/lookup-self").await?;
-    if let Some(accessor) = reply.text("accessor").filter(|accessor| !accessor.is_empty()) {
-        return Ok(("accessor", json!(accessor)));
-    }
-    let policies = reply.data().get("policies").cloned();
-    Ok(("policies", policies.ok_or(CliError::Answer("policies"))?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,14 +229,15 @@ mod tests {
             "reason": "no policy grants update",
             "matched": {"path": "kv/a", "policies": ["one", "two"], "capabilities": ["read"]},
             "others": [{"path": "kv/*", "policies": ["one"], "capabilities": ["list", "read"]}],
-            "scopes": null,
+            "scopes": null, "policies": ["default", "one", "two"],
         });
         assert_eq!(
             explained(&data),
             "denied: update on kv/a\nno policy grants update\n\nDecided by:\n\
              path \"kv/a\" { # one, two\n  capabilities = [\"read\"]\n}\n\n\
              Also match, and count less:\n\
-             path \"kv/*\" { # one\n  capabilities = [\"list\", \"read\"]\n}\n"
+             path \"kv/*\" { # one\n  capabilities = [\"list\", \"read\"]\n}\n\n\
+             Policies asked: default, one, two\n"
         );
     }
 }

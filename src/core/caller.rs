@@ -432,7 +432,8 @@ pub async fn entity_of(
     Ok(Some(entity))
 }
 
-fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {
+/// Refuses whoever an administrator disabled.
+pub(super) fn refuse_disabled(entity: &Entity) -> Result<(), CoreError> {
     if entity.disabled {
         return Err(CoreError::denied(format!("entity {} is disabled", entity.id)));
     }

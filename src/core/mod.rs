@@ -10,6 +10,7 @@ pub mod cors;
 pub mod crl_source;
 pub mod engine;
 pub mod error;
+pub mod explain;
 pub mod failpoint;
 pub mod fields;
 pub mod guess;

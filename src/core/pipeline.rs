@@ -277,6 +277,21 @@ impl Core {
         }
     }
 
+    /// Who may call what `operation` at `path` leads to; `None` when it leads nowhere.
+    pub(super) fn access_at(
+        &self,
+        unsealed: &Unsealed,
+        path: &ApiPath,
+        operation: Operation,
+    ) -> Option<Access> {
+        let found = match self.place(unsealed, path) {
+            Place::System(table, rest) => route::select(table.routes(), rest, operation),
+            Place::Mount(mounted, rest) => route::select(mounted.routes(), rest, operation),
+            Place::Nowhere => None,
+        };
+        found.map(|(route, _)| route.access)
+    }
+
     async fn serve_public(
         self: &Arc<Self>,
         unsealed: &Arc<Unsealed>,

@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use crate::core::acl::CheckRequest;
 use crate::core::acl::permit::Permit;
-use crate::core::acl::{Acl, CheckRequest};
 use crate::core::context::{SystemContext, SystemRoutes};
 use crate::core::engine::EngineRequest;
 use crate::core::error::CoreError;
+use crate::core::explain::Supposed;
 use crate::core::operation::Operation;
 use crate::core::policies::StoredPolicy;
 use crate::core::policy::PolicyName;
-use crate::core::policy::template::TemplateValues;
 use crate::core::reply::{Reply, Shape};
 use crate::core::route::{Answer, FieldKind, FieldSpec, Params, RouteSpec, field, route};
 use crate::types::id::{Accessor, EntityId};
@@ -32,6 +32,9 @@ const ALL: &[Operation] =
 
 const PATHS: FieldSpec = field("paths", FieldKind::List, "The paths asked about.");
 const PATH: FieldSpec = field("path", FieldKind::List, "The same, as older clients call it.");
+
+const BY_ENTITY_ALONE: &str = "judged by the policies of the entity, of its groups and \"default\": \
+     what a role, a token or a group named at log-in adds is to be given as \"policies\"";
 
 static ROUTES: &[RouteSpec] = &[
     route("acl-list", "policies/acl", "Names of all policies.", READ_LIST, &[])
@@ -76,8 +79,9 @@ static ROUTES: &[RouteSpec] = &[
             field("path", FieldKind::Text, "The path asked about."),
             field("operation", FieldKind::Text, "create, read, update, patch, delete or list."),
             field("accessor", FieldKind::Text, "For the token with this accessor."),
-            field("entity_id", FieldKind::Text, "For the policies of this entity."),
-            field("policies", FieldKind::List, "For a caller with these policies."),
+            field("entity_id", FieldKind::Text, "For this entity, its groups and `default`."),
+            field("policies", FieldKind::List, "For these policies, or with them as well."),
+            field("no_default_policy", FieldKind::Boolean, "The entity, without `default`."),
             field("parameters", FieldKind::Map, "With these parameters in the request."),
         ],
     )
@@ -325,39 +329,41 @@ async fn explain(ctx: &SystemContext<'_>, request: EngineRequest<'_>) -> Result<
         parameters: fields.object("parameters")?,
         wrap_ttl: None,
     };
-    let explanation = if let Some(accessor) = fields.text("accessor")? {
-        let accessor = Accessor::new(accessor);
-        let caller = ctx.core.caller_of_accessor(ctx.unsealed, &accessor).await?;
-        caller.acl.explain(&check)
-    } else {
-        explained_acl(ctx, &request).await?.explain(&check)
+    let (core, unsealed) = (ctx.core, ctx.unsealed);
+    let entity = fields.text("entity_id")?.map(EntityId::new);
+    let policies = fields.list("policies")?.unwrap_or_default();
+    let mut warnings = Vec::new();
+    let judged = match fields.text("accessor")? {
+        Some(_) if entity.is_some() || !policies.is_empty() => {
+            return Err(CoreError::field(
+                "accessor",
+                "says it all: \"entity_id\" and \"policies\" do not go with it",
+            ));
+        }
+        Some(accessor) => {
+            let accessor = Accessor::new(accessor);
+            core.caller_of_accessor(unsealed, &accessor).await.map(|caller| Some(caller.acl))
+        }
+        None if entity.is_none() && policies.is_empty() => Ok(None),
+        None => {
+            if entity.is_some() && policies.is_empty() {
+                warnings.push(BY_ENTITY_ALONE.to_owned());
+            }
+            let no_default_policy = fields.boolean("no_default_policy")?.unwrap_or(false);
+            let who = Supposed { entity, policies, no_default_policy };
+            unsealed.supposed(who).await.map(Some)
+        }
+    };
+    let explanation = match judged {
+        Ok(acl) => core.explain(unsealed, acl.as_ref().unwrap_or(&ctx.caller.acl), &check),
+        Err(CoreError::Denied { reason }) => {
+            core.explain_without_standing(unsealed, &check, reason)
+        }
+        Err(error) => return Err(error),
     };
     let value = serde_json::to_value(&explanation)
         .map_err(|_| CoreError::internal("an explanation could not be serialised"))?;
-    Ok(Reply::data(value))
-}
-
-async fn explained_acl(
-    ctx: &SystemContext<'_>,
-    request: &EngineRequest<'_>,
-) -> Result<Acl, CoreError> {
-    let mut names = request.fields.list("policies")?.unwrap_or_default();
-    let mut values = TemplateValues::default();
-    if let Some(id) = request.fields.text("entity_id")? {
-        let entity = ctx
-            .unsealed
-            .identity
-            .get(&EntityId::new(id))
-            .await?
-            .ok_or_else(|| CoreError::field("entity_id", "is not the id of an entity"))?;
-        let standing = ctx.unsealed.identity.standing(&entity, &[]).await?;
-        names.extend(standing.policies);
-        values = TemplateValues { groups: standing.groups, ..entity.template_values() };
-    } else if names.is_empty() {
-        return Err(CoreError::field(
-            "accessor",
-            "or \"entity_id\" or \"policies\" must say about whom is asked",
-        ));
-    }
-    ctx.unsealed.policies.acl(&names, &values).await
+    let mut reply = Reply::data(value);
+    reply.warnings = warnings;
+    Ok(reply)
 }

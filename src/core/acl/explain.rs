@@ -7,6 +7,7 @@ use super::{Acl, CheckRequest, Found, Reason};
 use crate::core::operation::Operation;
 use crate::core::policy::capability::CapabilitySet;
 use crate::core::policy::pattern::Pattern;
+use crate::core::route::Access;
 
 /// Most losing rules listed.
 const OTHERS_MAX: usize = 100;
@@ -61,6 +62,54 @@ pub struct UnresolvedReport {
     pub policy: String,
     /// Whether it is why this request is denied.
     pub applies: bool,
+}
+
+impl Explanation {
+    /// Of somebody whose standing counts no more, whatever policies say.
+    pub fn without_standing(request: &CheckRequest<'_>, reason: String) -> Self {
+        Self {
+            path: request.path.as_str().to_owned(),
+            operation: request.operation,
+            allowed: false,
+            sudo: false,
+            reason,
+            policies: Vec::new(),
+            matched: None,
+            missing_capability: None,
+            refused_parameter: None,
+            others: Vec::new(),
+            unresolved_denials: Vec::new(),
+            scopes: None,
+        }
+    }
+
+    /// The same at a path that demands `access`.
+    pub fn at(self, access: Option<Access>) -> Self {
+        match access {
+            Some(Access::Public) => {
+                self.open("the path is open to everybody who reaches the listener")
+            }
+            Some(Access::Anybody | Access::Identified) => {
+                self.open("the path is open to every caller")
+            }
+            Some(Access::Sudo) if self.allowed && !self.sudo => Self {
+                allowed: false,
+                reason: format!("{}, but the path needs the sudo capability", self.reason),
+                missing_capability: Some("sudo"),
+                ..self
+            },
+            Some(Access::Caller | Access::Sudo) | None => self,
+        }
+    }
+
+    /// No rule is asked.
+    fn open(mut self, reason: &str) -> Self {
+        if let Some(rule) = self.matched.take() {
+            self.others.insert(0, rule);
+        }
+        let reason = format!("{reason}, whatever policies say");
+        Self { allowed: true, reason, missing_capability: None, refused_parameter: None, ..self }
+    }
 }
 
 impl Acl {

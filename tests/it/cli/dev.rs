@@ -370,6 +370,59 @@ fn policies_are_written_read_and_explained() {
 }
 
 #[test]
+fn an_explanation_is_by_all_that_the_caller_has() {
+    let (_temp, dev) = fresh();
+    let dir = dev.home.path();
+    for (name, path, capabilities) in [
+        ("asks", "sys/explain", "\"update\", \"sudo\""),
+        ("own", "secret/data/of/{{identity.entity.id}}/*", "\"read\""),
+        ("team", "secret/data/{{identity.groups.names.crew.metadata.dir}}/*", "\"read\""),
+    ] {
+        let file = dir.join(name);
+        let text = format!("path \"{path}\" {{ capabilities = [{capabilities}] }}\n");
+        std::fs::write(&file, text).unwrap();
+        dev.ok("admin", &["policy", "write", name, file.to_str().unwrap()]);
+    }
+    dev.ok("admin", &["write", "auth/cert/certs/workload", "token_policies=asks,own"]);
+    let accessor = dev.json("admin", &["auth", "list"])["cert/"]["accessor"].clone();
+    let accessor = format!("mount_accessor={}", accessor.as_str().unwrap());
+    let name = "name=spiffe://dev.leasehold.internal/workload/dev";
+    let alias = ["write", "identity/entity-alias", name, &accessor];
+    let alias = dev.json("admin", &alias);
+    let entity = alias["data"]["canonical_id"].as_str().unwrap();
+    let members = format!("member_entity_ids={entity}");
+    let crew =
+        ["write", "identity/group/name/crew", "metadata=dir=ours", "policies=team", &members];
+    dev.ok("admin", &crew);
+    let allowed = |who: &str, args: &[&str]| {
+        let all = [&["policy", "explain"], args].concat();
+        dev.json(who, &all)["data"]["allowed"] == Value::Bool(true)
+    };
+    let (mine, ours) = (format!("secret/data/of/{entity}/x"), "secret/data/ours/x");
+    // What the server decides of a certificate, by its role, by its group, and with its own values.
+    for path in [mine.as_str(), ours, "cubbyhole/x"] {
+        assert!(allowed("workload", &[path]), "{path}");
+        assert_ne!(dev.refused("workload", &["read", path]), "");
+        assert!(!text(&dev.run("workload", &["read", path]).stderr).contains("denied"), "{path}");
+    }
+    assert!(!allowed("workload", &["secret/data/theirs/x"]));
+    assert!(dev.refused("workload", &["read", "secret/data/theirs/x"]).contains("denied"));
+
+    let with = format!("-entity={entity}");
+    assert!(!allowed("admin", &["-policy=own", &mine]), "a template without values grants nothing");
+    assert!(!allowed("admin", &[&with, &mine]));
+    assert!(allowed("admin", &[&with, "-policy=own", &mine]));
+    assert!(!allowed("admin", &[&with, "-no-default-policy", "cubbyhole/x"]));
+    let shown = dev.run("admin", &["policy", "explain", &with, ours]);
+    assert!(text(&shown.stdout).starts_with("allowed: read on secret/data/ours/x\n"));
+    assert!(text(&shown.stdout).ends_with("\nPolicies asked: default, team\n"));
+    assert!(text(&shown.stderr).contains("role"), "{}", text(&shown.stderr));
+    dev.ok("admin", &["write", &format!("identity/entity/id/{entity}"), "disabled=true"]);
+    let shown = dev.ok("admin", &["policy", "explain", &with, ours]);
+    assert!(shown.contains(&format!("entity {entity} is disabled")), "{shown}");
+}
+
+#[test]
 fn policies_are_formatted_without_a_server() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("p.hcl");

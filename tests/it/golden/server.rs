@@ -117,6 +117,7 @@ async fn policies_answer_as_recorded() {
     let asked = json!({ "path": "kv1/x", "operation": "delete", "accessor": accessor });
     stage.post("sys/explain", asked).await;
     stage.post("sys/explain", json!({ "path": "kv1/x" })).await;
+    stage.post("sys/explain", json!({ "path": "kv1/x", "entity_id": "none" })).await;
     stage.finish();
 }
 

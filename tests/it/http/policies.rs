@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::world::{shared, unique};
+use crate::support::broker::{Caller, DOMAIN};
+
+use super::world::{World, shared, unique};
 
 #[tokio::test]
 async fn policies_are_kept_at_both_of_their_paths() {
@@ -198,4 +200,182 @@ async fn denials_are_explained_to_administrators_alone() {
     let (caller, _) = world.token(r#"path "sys/explain" { capabilities = ["update"] }"#).await;
     let answer = caller.write("sys/explain", json!({ "path": "x", "policies": [name] })).await;
     assert_eq!(answer.error(403), "permission denied");
+}
+
+/// Somebody with policies of its role, of its entity and of a group, all three of their own.
+struct Standing {
+    caller: Caller,
+    role: String,
+    entity: String,
+}
+
+impl Standing {
+    async fn of(world: &World) -> Self {
+        let root = world.broker.root();
+        let (caller, role) = world
+            .workload(
+                r#"
+                path "secret/data/of/{{identity.entity.id}}/*" {
+                    capabilities = ["create", "read", "update"]
+                }
+                path "secret/data/open/*" { capabilities = ["read"] }
+                path "secret/data/open/closed" { capabilities = ["deny"] }
+                path "secret/metadata/open/*" { capabilities = ["list"] }
+                path "sys/leases" { capabilities = ["read"] }
+                path "sys/explain" { capabilities = ["update", "sudo"] }
+                path "auth/token/create" { capabilities = ["create", "update"] }
+                "#,
+            )
+            .await;
+        let own = caller.read("auth/token/lookup-self").await.data();
+        let entity = own["entity_id"].as_str().unwrap().to_owned();
+        let alias = json!({
+            "name": format!("spiffe://{DOMAIN}/{role}"),
+            "mount_accessor": root.read("sys/auth").await.data()["cert/"]["accessor"],
+        });
+        root.write("identity/entity-alias", alias).await.ok();
+        let of_group = format!(
+            "path \"secret/data/{{{{identity.groups.names.{role}.metadata.dir}}}}/*\" \
+             {{ capabilities = [\"read\"] }}"
+        );
+        let of_entity = "path \"secret/data/entity/*\" { capabilities = [\"read\"] }".to_owned();
+        for (kind, text) in [("group", of_group), ("entity", of_entity)] {
+            let at = format!("sys/policies/acl/{role}-{kind}");
+            root.write(&at, json!({ "policy": text })).await.ok();
+        }
+        let own = json!({ "policies": [format!("{role}-entity")] });
+        root.write(&format!("identity/entity/id/{entity}"), own).await.ok();
+        let group = json!({
+            "policies": [format!("{role}-group")],
+            "metadata": { "dir": format!("papers-{role}") },
+            "member_entity_ids": [entity],
+        });
+        root.write(&format!("identity/group/name/{role}"), group).await.ok();
+        Self { caller, role, entity }
+    }
+
+    /// A token of its own, and the accessor of that.
+    async fn token(&self, world: &World, with: Value) -> (Caller, Value) {
+        let made = self.caller.write("auth/token/create", with).await.ok();
+        let token = made["auth"]["client_token"].as_str().unwrap();
+        let caller = world.broker.caller(&world.broker.svid(&self.role)).with_token(token);
+        (caller, made["auth"]["accessor"].clone())
+    }
+}
+
+#[tokio::test]
+async fn what_is_explained_is_what_is_decided() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let standing = Standing::of(world).await;
+    let (caller, role, entity) = (&standing.caller, &standing.role, &standing.entity);
+    let (whole, of_whole) = standing.token(world, json!({})).await;
+    let narrow = json!({ "scopes": ["read:secret/data/open/*"] });
+    let (narrow, of_narrow) = standing.token(world, narrow).await;
+    let bare = json!({ "no_default_policy": true, "policies": [role] });
+    let (bare, of_bare) = standing.token(world, bare).await;
+    let by_entity = json!({ "entity_id": entity, "policies": [role] });
+    let mut seen = std::collections::BTreeMap::<bool, usize>::new();
+    for (operation, path) in [
+        ("create", format!("secret/data/of/{entity}/x")),
+        ("update", format!("secret/data/of/{entity}/x")),
+        ("read", format!("secret/data/of/{entity}/x")),
+        ("read", "secret/data/of/somebody/x".to_owned()),
+        ("read", "secret/data/open/x".to_owned()),
+        ("read", "secret/data/open/closed".to_owned()),
+        ("update", "secret/data/open/x".to_owned()),
+        ("list", "secret/metadata/open".to_owned()),
+        ("list", "secret/metadata/closed".to_owned()),
+        ("read", format!("secret/data/papers-{role}/x")),
+        ("read", "secret/data/papers-/x".to_owned()),
+        ("read", "secret/data/entity/x".to_owned()),
+        ("delete", "secret/data/entity/x".to_owned()),
+        // Of `default`.
+        ("read", "cubbyhole/x".to_owned()),
+        // Of no policy: by what the path demands.
+        ("read", "sys/health".to_owned()),
+        ("read", "sys/seal-status".to_owned()),
+        ("read", "sys/internal/ui/mounts".to_owned()),
+        ("read", "sys/internal/specs/path-help/secret/data/x".to_owned()),
+        ("read", "sys/leases".to_owned()),
+        ("read", "sys/mounts".to_owned()),
+        ("read", "nowhere/at/all".to_owned()),
+    ] {
+        let asks: [(&str, &Caller, &Caller, Value); 5] = [
+            ("certificate", caller, caller, json!({})),
+            ("certificate, by its entity", caller, &root, by_entity.clone()),
+            ("its token", &whole, &root, json!({ "accessor": of_whole })),
+            ("its narrowed token", &narrow, &root, json!({ "accessor": of_narrow })),
+            ("its token without default", &bare, &root, json!({ "accessor": of_bare })),
+        ];
+        for (who, does, asks, mut about) in asks {
+            about["path"] = json!(path);
+            about["operation"] = json!(operation);
+            let said = asks.write("sys/explain", about).await.data();
+            let done = match operation {
+                "read" => does.read(&path).await,
+                "list" => does.list(&path).await,
+                "delete" => does.delete(&path).await,
+                _ => does.write(&path, json!({ "data": {} })).await,
+            };
+            let allowed = done.status != 403;
+            assert_eq!(said["allowed"], json!(allowed), "{who}: {operation} {path}: {said:#}");
+            *seen.entry(allowed).or_default() += 1;
+            // For the next who creates it.
+            if operation == "create" && allowed {
+                root.delete(&path.replace("/data/", "/metadata/")).await.ok();
+            }
+        }
+        if operation == "create" {
+            root.write(&path, json!({ "data": {} })).await.ok();
+        }
+    }
+    assert!(seen[&true] > 30 && seen[&false] > 30, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_explanation_says_whose_policies_it_is_by() {
+    let world = shared().await;
+    let root = world.broker.root();
+    let standing = Standing::of(world).await;
+    let (role, entity) = (&standing.role, &standing.entity);
+    let explain = async |about: Value| {
+        let mut asked = about;
+        asked["path"] = json!("secret/data/open/x");
+        root.write("sys/explain", asked).await
+    };
+    let (of_entity, of_group) = (format!("{role}-entity"), format!("{role}-group"));
+    let alone = explain(json!({ "entity_id": entity })).await.ok();
+    assert_eq!(alone["data"]["policies"], json!(["default", of_entity, of_group]));
+    assert_eq!(alone["data"]["allowed"], false);
+    assert!(alone["warnings"][0].as_str().unwrap().contains("\"policies\""), "{alone}");
+    let with = explain(json!({ "entity_id": entity, "policies": [role, of_group] })).await.ok();
+    assert_eq!(with["data"]["policies"], json!(["default", role, of_entity, of_group]));
+    assert_eq!((&with["data"]["allowed"], &with["warnings"]), (&json!(true), &Value::Null));
+    let without = json!({ "entity_id": entity, "no_default_policy": true });
+    assert_eq!(explain(without).await.data()["policies"], json!([of_entity, of_group]));
+    // Policies alone are those and no others.
+    assert_eq!(explain(json!({ "policies": [role] })).await.data()["policies"], json!([role]));
+    let (_, accessor) = standing.token(world, json!({})).await;
+    for with in [json!({ "entity_id": entity }), json!({ "policies": [role] })] {
+        let mut both = with;
+        both["accessor"] = accessor.clone();
+        assert!(explain(both).await.error(400).contains("accessor"));
+    }
+    assert!(explain(json!({ "entity_id": "none" })).await.error(400).contains("entity_id"));
+
+    // Of who is disabled nothing counts, whatever policies say; and what is open stays open.
+    let disabled = json!({ "disabled": true });
+    root.write(&format!("identity/entity/id/{entity}"), disabled).await.ok();
+    assert_eq!(standing.caller.read("secret/data/open/x").await.status, 403);
+    for about in
+        [json!({ "entity_id": entity, "policies": ["root"] }), json!({ "accessor": accessor })]
+    {
+        let said = explain(about.clone()).await.data();
+        assert_eq!(said["allowed"], false, "{said}");
+        assert_eq!(said["reason"], json!(format!("entity {entity} is disabled")));
+        let mut health = about;
+        health["path"] = json!("sys/health");
+        assert_eq!(root.write("sys/explain", health).await.data()["allowed"], true);
+    }
 }

@@ -80,8 +80,18 @@ fn faults(validator: &Validator<'_>, operation: &Value, answer: &Value) -> Vec<S
         None => vec![format!("the type {} is not described", answer["type"])],
         Some(body) => match body.get("schema") {
             Some(schema) => validator.faults(schema, &answer["answer"]),
-            None => Vec::new(),
+            None => vec!["the body has no schema".to_owned()],
         },
+    }
+}
+
+/// Every content has a schema, and one that says something.
+fn check_content(whose: &str, content: &Value) {
+    let content = content.as_object().unwrap();
+    assert!(!content.is_empty(), "{whose} has no type");
+    for (media_type, body) in content {
+        let schema = body.get("schema").and_then(Value::as_object);
+        assert!(schema.is_some_and(|schema| !schema.is_empty()), "{whose} {media_type}");
     }
 }
 
@@ -156,6 +166,18 @@ fn the_document_has_schemas_everywhere_and_no_loose_ends() {
                 let content = validator.resolved(response).get("content");
                 let empty = status == "204";
                 assert_eq!(content.is_none(), empty, "{id} {status}");
+                if let Some(content) = content {
+                    check_content(&format!("{id} {status}"), content);
+                }
+            }
+            assert!(operation["responses"].get("431").is_some(), "{id}");
+            if let Some(body) = operation.get("requestBody") {
+                check_content(id, &body["content"]);
+            }
+            let parameters = operation.get("parameters").into_iter().chain(item.get("parameters"));
+            for parameter in parameters.flat_map(|all| all.as_array().unwrap()) {
+                let parameter = validator.resolved(parameter);
+                assert!(parameter["schema"].is_object(), "{id} {parameter}");
             }
         }
     }

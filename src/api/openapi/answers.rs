@@ -17,7 +17,8 @@ pub(super) fn responses(
     let answer = route.answers.to(operation);
     let mut responses = refusals(place, route, operation, answer);
     if let Answer::Raw(media_type) = answer {
-        let response = json!({ "description": "Done.", "content": { media_type: {} } });
+        let content = json!({ media_type: { "schema": raw(media_type) } });
+        let response = json!({ "description": "Done.", "content": content });
         responses.insert("200".into(), response);
         return responses;
     }
@@ -55,6 +56,15 @@ pub(super) fn responses(
         responses.insert("204".into(), json!({ "description": "Done; there is nothing to say." }));
     }
     responses
+}
+
+/// A body that is no envelope: text, a document, or bytes.
+fn raw(media_type: &str) -> Value {
+    match media_type.split(';').next().unwrap_or_default() {
+        "application/json" => json!({ "type": "object" }),
+        text if text.starts_with("text/") => json!({ "type": "string" }),
+        _ => json!({ "type": "string", "format": "binary" }),
+    }
 }
 
 fn gone(name: &str) -> Value {

@@ -109,6 +109,7 @@ pub(super) const REFUSALS: &[(u16, &str, &str)] = &[
     (413, "TooLarge", "The request body is over the limit."),
     (415, "MediaType", "PATCH takes a merge patch."),
     (429, "TooMany", "A quota or cap is reached; try again later."),
+    (431, "HeadTooLarge", "The path or the headers are over the limit."),
     (502, "Upstream", "A system behind the server does not do its part."),
     (503, "Unavailable", "The server is sealed, not initialized, or overloaded."),
     (507, "Full", "The store has no space left."),

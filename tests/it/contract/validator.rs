@@ -97,7 +97,10 @@ impl<'d> Validator<'d> {
                     if time && value.as_str().is_some_and(|text| !is_time(text)) {
                         fault(format!("is not a time: {value}"));
                     }
-                    assert!(time || rule == "password", "unknown format {rule}");
+                    assert!(
+                        time || rule == "password" || rule == "binary",
+                        "unknown format {rule}"
+                    );
                 }
                 "anyOf" => {
                     let any = rule.as_array().unwrap();

@@ -69,8 +69,14 @@ def identities(client):
     }
     write = lambda at, **fields: client.write_data(at, data=fields)["data"]["id"]
     ann = write("identity/entity", name="ann", metadata={"team": "a"}, policies=["staff"])
-    for path in ("people/", "sso/"):
-        write("identity/entity-alias", name="ann", mount_accessor=accessors[path], canonical_id=ann)
+    for path, notes in (("people/", {"home": "ann's"}), ("sso/", {})):
+        write(
+            "identity/entity-alias",
+            name="ann",
+            mount_accessor=accessors[path],
+            canonical_id=ann,
+            custom_metadata=notes,
+        )
     devs = write("identity/group", name="devs", policies=["staff"], member_entity_ids=[ann])
     write("identity/group", name="all", member_group_ids=[devs], metadata={"kind": "nested"})
     operators = write("identity/group", name="operators", type="external", policies=["staff"])
@@ -80,6 +86,42 @@ def identities(client):
         mount_accessor=accessors["sso/"],
         canonical_id=operators,
     )
+
+
+def tuned(write):
+    """Settings of mounts that stay behind easily."""
+    lockout = {"lockout_threshold": 3, "lockout_duration": "10m"}
+    headers = {"passthrough_request_headers": ["X-Trace"], "allowed_response_headers": ["X-Cost"]}
+    write("sys/auth/people/tune", user_lockout_config=lockout, **headers)
+    write("sys/auth/ci/tune", user_lockout_config={"lockout_disable": True})
+    write("sys/mounts/ssh/tune", **headers)
+
+
+def machines(write):
+    write("ssh/config/ca", generate_signing_key=True)
+    write(
+        "ssh/roles/people",
+        key_type="ca",
+        allow_user_certificates=True,
+        allowed_users="web,db",
+        default_user="web",
+        default_extensions={"permit-pty": ""},
+        allowed_user_key_lengths={"rsa": [2048, 4096], "ed25519": 0},
+        ttl="30m",
+    )
+    write(
+        "ssh/roles/hosts",
+        key_type="ca",
+        allow_host_certificates=True,
+        allow_subdomains=True,
+        allowed_domains="Example.com",
+        algorithm_signer="rsa-sha2-256",
+        key_id_format="host-{{public_key_hash}}",
+    )
+    write("ssh/roles/once", key_type="otp", default_user="app", cidr_list="10.0.0.0/8, 192.0.2.0/24")
+    # What this server has no word for, and what it refuses.
+    write("ssh/roles/anybody", key_type="ca", allow_user_certificates=True, allow_empty_principals=True)
+    write("ssh/config/zeroaddress", roles="once")
 
 
 class ImportMethods(Importing):
@@ -101,7 +143,8 @@ class ImportMethods(Importing):
         identities(client)
         write = lambda at, **fields: client.write_data(at, data=fields)
         write("totp/keys/ann", generate=True, issuer="x", account_name="ann")
-        write("ssh/config/ca", generate_signing_key=True)
+        machines(write)
+        tuned(write)
         write("sys/quotas/rate-limit/all", rate=5000, interval="1s")
         write("sys/quotas/rate-limit/people", path="auth/people/", rate=50, interval="1m")
 
@@ -120,8 +163,9 @@ class ImportMethods(Importing):
         self.assertEqual(
             left,
             {
-                ("secrets engine", "totp"),
-                ("secrets engine", "ssh"),
+                ("totp key", "totp/keys/ann"),
+                ("ssh signing key", "ssh/config/ca"),
+                ("ssh role", "ssh/roles/anybody"),
                 ("credential", "auth/ci/config"),
                 ("credential", "auth/sso/config"),
                 ("credential", "auth/k8s/config"),
@@ -135,8 +179,41 @@ class ImportMethods(Importing):
         self.they_belong_together()
         quota = self.here.read("sys/quotas/rate-limit/people")["data"]
         self.assertEqual((quota["path"], quota["rate"], quota["interval"]), ("auth/people/", 50, 60))
+        self.machines_are_reached(report)
+        self.mounts_are_set()
         again = self.imported()
         self.assertEqual([row["copied"] for row in again["counts"]], [0] * len(again["counts"]))
+
+    def machines_are_reached(self, report):
+        totp = self.listed(report, "totp key")["totp/keys/ann"]["next"]
+        self.assertIn("leasehold write totp/keys/ann key=- issuer=x account_name=ann", totp)
+        read = lambda at: self.here.read(at)["data"]
+        people = read("ssh/roles/people")
+        self.assertEqual((people["allowed_users"], people["ttl"]), ("web,db", 1800))
+        self.assertEqual(people["allowed_user_key_lengths"], {"rsa": [2048, 4096], "ed25519": [0]})
+        self.assertEqual(people["default_extensions"], {"permit-pty": ""})
+        hosts = read("ssh/roles/hosts")
+        self.assertEqual(hosts["allowed_domains"], "example.com")
+        self.assertEqual(hosts["algorithm_signer"], "rsa-sha2-256")
+        self.assertEqual(hosts["key_id_format"], "host-{{public_key_hash}}")
+        once = read("ssh/roles/once")
+        self.assertEqual((once["cidr_list"], once["port"]), ("10.0.0.0/8,192.0.2.0/24", 22))
+        self.assertEqual(read("ssh/config/zeroaddress")["roles"], ["once"])
+        # As the list says.
+        self.here.write_data("ssh/config/ca", data={"generate_signing_key": True})
+        issued = self.here.write_data("ssh/issue/people", data={"valid_principals": "web"})["data"]
+        self.assertIn("cert", issued["signed_key"])
+
+    def mounts_are_set(self):
+        people = self.here.read("sys/auth/people/tune")["data"]
+        lockout = people["user_lockout_config"]
+        self.assertEqual((lockout["lockout_threshold"], lockout["lockout_duration"]), (3, 600))
+        self.assertEqual((lockout["lockout_counter_reset"], lockout["lockout_disable"]), (900, False))
+        ci = self.here.read("sys/auth/ci/tune")["data"]["user_lockout_config"]
+        self.assertEqual((ci["lockout_threshold"], ci["lockout_disable"]), (5, True))
+        for tuned in (people, self.here.read("sys/mounts/ssh/tune")["data"]):
+            self.assertEqual(tuned["passthrough_request_headers"], ["X-Trace"])
+            self.assertEqual(tuned["allowed_response_headers"], ["X-Cost"])
 
     def they_log_in(self):
         robot = self.visitor().auth.jwt.jwt_login("robot", self.provider.machine_token(), path="ci")
@@ -162,6 +239,11 @@ class ImportMethods(Importing):
         }
         paths = {accessors[alias["mount_accessor"]] for alias in entity["aliases"]}
         self.assertEqual(paths, {"people/", "sso/"})
+        notes = {
+            accessors[alias["mount_accessor"]]: alias["custom_metadata"]
+            for alias in entity["aliases"]
+        }
+        self.assertEqual(notes, {"people/": {"home": "ann's"}, "sso/": {}})
         devs = self.here.read("identity/group/name/devs")["data"]
         self.assertEqual(devs["member_entity_ids"], [entity["id"]])
         everyone = self.here.read("identity/group/name/all")["data"]
@@ -189,6 +271,37 @@ class ImportMethods(Importing):
         self.assertEqual(report["different"], [])
         self.assertEqual(self.here.read("auth/ci/role/robot")["data"]["token_num_uses"], 0)
         self.assertEqual(self.here.read("auth/k8s/role/web")["data"]["token_bound_cidrs"], [])
+
+    def test_what_is_said_of_aliases_and_of_locking_is_compared(self):
+        flags = ("-only", "auth,policies,identity")
+        self.imported(*flags)
+        entity = self.here.read("identity/entity/name/ann")["data"]
+        for alias in entity["aliases"]:
+            mine = {"home": "mine"}
+            at = "identity/entity-alias/id/" + alias["id"]
+            self.here.write_data(at, data={"custom_metadata": mine})
+        lockout = {"user_lockout_config": {"lockout_threshold": 50}}
+        for method in ("people", "k8s"):
+            self.here.write_data(f"sys/auth/{method}/tune", data=lockout)
+        headers = {"allowed_response_headers": ["X-Mine"]}
+        self.here.write_data("sys/auth/people/tune", data=headers)
+        report = self.imported(*flags, status=2)
+        different = [(row["path"], row["reason"]) for row in report["different"]]
+        self.assertEqual(
+            sorted(different),
+            [
+                ("identity/entity/name/ann ann", "custom_metadata differs"),
+                ("identity/entity/name/ann ann", "custom_metadata differs"),
+                ("sys/auth/k8s/tune user_lockout_config", "differs"),
+                ("sys/auth/people/tune allowed_response_headers", "differs"),
+                ("sys/auth/people/tune user_lockout_config", "differs"),
+            ],
+        )
+        report = self.imported(*flags, "-overwrite")
+        self.assertEqual(report["different"], [])
+        self.they_belong_together()
+        tuned = self.here.read("sys/auth/k8s/tune")["data"]["user_lockout_config"]
+        self.assertEqual(tuned["lockout_threshold"], 5)
 
     def test_an_import_that_stopped_behind_a_mount_goes_on_with_its_settings(self):
         self.there.sys.tune_auth_method("people", max_lease_ttl="24h")

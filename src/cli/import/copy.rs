@@ -17,6 +17,7 @@ const TWICE: &[&str] =
 const SET_HERE: &[&str] = &[
     "disable_iss_validation",
     "disable_local_ca_jwt",
+    "key_id_format",
     "oidc_response_mode",
     "oidc_response_types",
 ];

@@ -9,10 +9,12 @@ use super::ledger::{Entry, Outcome};
 use super::mounts::Mounted;
 use super::side::Trouble;
 use crate::cli::error::CliError;
+use crate::cli::meaning::{is_unset, same};
 
 const ENTITY: &str = "entity";
 const ALIAS: &str = "entity alias";
 const GROUP: &str = "group";
+const NOTES: &str = "custom_metadata";
 
 /// What ties the two servers together.
 pub(super) struct Ties<'m> {
@@ -36,6 +38,22 @@ struct Alias {
     name: String,
     /// `None` when its mount is not here.
     accessor: Option<String>,
+    /// What administrators noted of it, which policies' templates read.
+    notes: Value,
+}
+
+impl Alias {
+    /// What writes it here for the entity `id`.
+    fn written(&self, accessor: &str, id: Option<&str>) -> Value {
+        let mut body = json!({ "name": self.name, "mount_accessor": accessor });
+        if let Value::Object(fields) = &mut body {
+            fields.extend(id.map(|id| ("canonical_id".to_owned(), json!(id))));
+            // Said even when there are none: what is left out stays.
+            let notes = if self.notes.is_object() { self.notes.clone() } else { json!({}) };
+            fields.insert(NOTES.to_owned(), notes);
+        }
+        body
+    }
 }
 
 /// Copies or compares all entities and groups.
@@ -85,6 +103,7 @@ async fn entity(
         .map(|alias| Alias {
             name: text(alias, "name"),
             accessor: ties.accessor(&text(alias, "mount_accessor")).map(str::to_owned),
+            notes: alias.get(NOTES).cloned().unwrap_or_default(),
         })
         .collect();
     let fields = fields(data, &["policies", "metadata", "disabled"]);
@@ -174,7 +193,7 @@ async fn create(
         Err(Trouble::Refused { status: 404 | 405, .. }) => {
             let first = aliases.iter().find_map(|alias| Some((alias, alias.accessor.as_ref()?)));
             let Some((alias, accessor)) = first else { return Ok(None) };
-            let body = json!({ "name": alias.name, "mount_accessor": accessor });
+            let body = alias.written(accessor, None);
             ctx.target.write("identity/entity-alias", body).await?;
         }
         Err(trouble) => return Err(trouble),
@@ -205,9 +224,9 @@ async fn aliases(
     aliases: &[Alias],
     found: &Value,
 ) -> Result<(), CliError> {
-    let has = |entity: &Value, alias: &Alias| {
-        let all = entity.get("aliases").and_then(Value::as_array);
-        all.into_iter().flatten().any(|one| {
+    let known = |alias: &Alias| {
+        let mut all = found.get("aliases").and_then(Value::as_array).into_iter().flatten();
+        all.find(|one| {
             text(one, "name") == alias.name && Some(text(one, "mount_accessor")) == alias.accessor
         })
     };
@@ -222,16 +241,22 @@ async fn aliases(
             ));
             continue;
         };
-        let there = has(found, alias);
-        let outcome = match ctx.mode {
-            Mode::Compare if there => Outcome::Equal,
-            Mode::Compare => Outcome::Different("is not an alias of it here".to_owned()),
-            Mode::Copy | Mode::DryRun if there => Outcome::InPlace,
-            Mode::DryRun => Outcome::Copied,
-            Mode::Copy => {
-                let body = json!({
-                    "name": alias.name, "mount_accessor": accessor, "canonical_id": id,
-                });
+        let known = known(alias);
+        let notes = known.map(|known| known.get(NOTES).unwrap_or(&Value::Null));
+        let is_same = notes.map(|notes| same(NOTES, &alias.notes, notes));
+        // As long as nothing is noted here, it is nobody's choice.
+        let is_kept = notes.is_some_and(|notes| !is_unset(NOTES, notes)) && !ctx.overwrite;
+        let differs = || Outcome::Different(format!("{NOTES} differs"));
+        let outcome = match (ctx.mode, is_same) {
+            (Mode::Compare, Some(true)) => Outcome::Equal,
+            (Mode::Compare, Some(false)) => differs(),
+            (Mode::Compare, None) => Outcome::Different("is not an alias of it here".to_owned()),
+            (Mode::Copy | Mode::DryRun, Some(true)) => Outcome::InPlace,
+            (Mode::Copy, Some(false)) if is_kept => Outcome::Kept,
+            (Mode::DryRun, Some(false)) if is_kept => differs(),
+            (Mode::DryRun, _) => Outcome::Copied,
+            (Mode::Copy, _) => {
+                let body = alias.written(accessor, Some(id));
                 match ctx.target.write("identity/entity-alias", body).await {
                     Ok(_) => Outcome::Copied,
                     Err(trouble) => {

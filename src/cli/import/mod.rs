@@ -13,6 +13,8 @@ mod methods;
 mod mounts;
 mod progress;
 mod side;
+mod ssh;
+mod totp;
 mod transit;
 
 use std::path::PathBuf;
@@ -52,6 +54,10 @@ enum Part {
     Database,
     /// Quotas on requests and on leases
     Quotas,
+    /// Roles of ssh
+    Ssh,
+    /// Mounts of totp, whose keys cannot be read out
+    Totp,
     /// Keys of transit that are exportable
     Transit,
 }
@@ -210,7 +216,15 @@ impl Import {
                 "transit" if mounts::mount(ctx, Class::Engine, engine, &here).await? => {
                     transit::keys(ctx, path).await?;
                 }
-                "kv" | "database" | "transit" => {}
+                "ssh" if !self.wants(Part::Ssh) => {}
+                "ssh" if mounts::mount(ctx, Class::Engine, engine, &here).await? => {
+                    ssh::contents(ctx, path).await?;
+                }
+                "totp" if !self.wants(Part::Totp) => {}
+                "totp" if mounts::mount(ctx, Class::Engine, engine, &here).await? => {
+                    totp::keys(ctx, path).await?;
+                }
+                "kv" | "database" | "ssh" | "totp" | "transit" => {}
                 kind if self.only.is_empty() => {
                     let (reason, next) = why_not(kind);
                     let reason = format!("{kind}: {reason}");
@@ -252,14 +266,6 @@ fn why_not(kind: &str) -> (&'static str, &'static str) {
             "private keys of authorities cannot be read out",
             "let the authority here be signed by the old one, or import its key from where you \
              keep it",
-        ),
-        "ssh" => (
-            "private keys of authorities cannot be read out",
-            "make an authority here, and let hosts trust both while you move",
-        ),
-        "totp" => (
-            "keys cannot be read out",
-            "enrol again, or write the keys here from where they came from",
         ),
         "generic" => ("an old form of kv", "upgrade it to kv there, and run it again"),
         _ => ("not available here", "leave what needs it on the old server"),

@@ -16,6 +16,18 @@ const TUNED: &[&str] = &[
     "audit_non_hmac_request_keys",
     "audit_non_hmac_response_keys",
     "token_type",
+    "passthrough_request_headers",
+    "allowed_response_headers",
+    LOCKOUT,
+];
+
+const LOCKOUT: &str = "user_lockout_config";
+/// When methods lock who fails to log in: what servers answer each part as, what it is written as, and
+/// what it is where nobody has said anything.
+const LOCKOUT_PARTS: &[(&str, &str, u64)] = &[
+    ("threshold", "lockout_threshold", 5),
+    ("duration", "lockout_duration", 900),
+    ("counter_reset_duration", "lockout_counter_reset", 900),
 ];
 
 /// Engines, or methods.
@@ -214,11 +226,35 @@ impl Tuned<'_> {
     /// What is set; `None` for what is not.
     fn value(&self, name: &str) -> Option<Value> {
         // Lifetimes that are not set are answered by `tune` as what is in effect.
+        if name == LOCKOUT {
+            return self.lockout();
+        }
         let listed = self.listed.and_then(|mounted| mounted.entry.get("config")?.get(name));
         let value = listed.or_else(|| self.tune.as_ref()?.get(name))?;
         let is_default = is_unset(name, value)
             || name == "token_type" && same(name, value, &json!("default-service"));
         (!is_default).then(|| value.clone())
+    }
+
+    /// When the method locks, whole and as it is written, however the server answers it.
+    fn lockout(&self) -> Option<Value> {
+        let listed = self.listed.and_then(|mounted| mounted.entry.get("config")?.get(LOCKOUT));
+        let tune = self.tune.as_ref();
+        let nested = listed.or_else(|| tune?.get(LOCKOUT));
+        let part = |answered: &str, written: &str| {
+            let long = format!("user_lockout_{answered}");
+            let nested = nested.and_then(|all| all.get(written).or_else(|| all.get(&long)));
+            nested.or_else(|| tune?.get(&long)).filter(|value| !is_unset(written, value))
+        };
+        let mut all = Map::new();
+        for (answered, written, usual) in LOCKOUT_PARTS {
+            let value = part(answered, written).cloned().unwrap_or_else(|| json!(usual));
+            all.insert((*written).to_owned(), value);
+        }
+        let disabled = part("disable", "lockout_disable").is_some();
+        all.insert("lockout_disable".to_owned(), json!(disabled));
+        let whole = Value::Object(all);
+        (!same(LOCKOUT, &whole, &unset(LOCKOUT))).then_some(whole)
     }
 }
 
@@ -228,6 +264,13 @@ fn unset(name: &str) -> Value {
         "default_lease_ttl" | "max_lease_ttl" => json!(0),
         "token_type" => json!("default-service"),
         "listing_visibility" => json!(""),
+        LOCKOUT => {
+            let usual =
+                |(_, written, usual): &(&str, &str, u64)| ((*written).to_owned(), json!(usual));
+            let mut all: Map<String, Value> = LOCKOUT_PARTS.iter().map(usual).collect();
+            all.insert("lockout_disable".to_owned(), json!(false));
+            Value::Object(all)
+        }
         _ => json!([]),
     }
 }

@@ -88,6 +88,9 @@ pub struct Count {
     /// Most leases at a time
     #[arg(long, value_name = "NUMBER")]
     max_leases: Option<u64>,
+    /// Whom they are counted by: none, or entity for each identity
+    #[arg(long, value_name = "WHO")]
+    group_by: Option<String>,
 }
 
 const RATE_LIMITS: &str = "sys/quotas/rate-limit";
@@ -122,6 +125,7 @@ impl Quota {
                     ("path", count.path),
                     ("role", count.role),
                     ("max_leases", count.max_leases.map(|most| most.to_string())),
+                    ("group_by", count.group_by),
                 ];
                 create(session, LEASE_COUNTS, &count.name, given).await
             }

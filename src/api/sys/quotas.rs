@@ -40,6 +40,11 @@ const COUNT_FIELDS: &[FieldSpec] = &[
     field("path", Text, "The mount of a secrets engine."),
     field("role", Text, "Only leases of this role of the engine."),
     field("max_leases", Integer, "Most leases at a time."),
+    field(
+        "group_by",
+        Text,
+        "Whom they are counted by: none (default), or entity for each identity.",
+    ),
     INHERITABLE,
     KIND,
 ];
@@ -73,7 +78,8 @@ const RATE_SHOWN: &[FieldSpec] = &[
     field("type", Text, "rate-limit."),
 ];
 const COUNT_SHOWN: &[FieldSpec] = &[
-    field("counter", Integer, "How many leases there are."),
+    field("counter", Integer, "How many leases there are, whoever has them."),
+    field("group_by", Text, "Whom they are counted by."),
     field("inheritable", Boolean, "Always true."),
     field("max_leases", Integer, "Most leases at a time."),
     field("name", Text, "Its name."),
@@ -187,6 +193,7 @@ fn lease_count(name: &str, quota: &LeaseCount, counter: u64) -> Reply {
         "path": quota.path,
         "role": quota.role,
         "max_leases": quota.max_leases,
+        "group_by": quota.group_by,
         "counter": counter,
         "inheritable": true,
     }))

@@ -14,12 +14,12 @@ use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::lifetime::Lifetime;
 use super::super::mount::Mounted;
-use super::super::quota;
+use super::super::quota::{self, CountBy};
 use super::super::records::{Batch, Precondition, kinds};
 use super::super::reply::{LeaseReply, Reply};
 use super::super::view::{Entry, PutOptions, View};
 use super::undo::Attempt;
-use super::{Lease, LeaseState, Leases, Owner, mount_label, quota_label, role_label};
+use super::{Lease, LeaseState, Leases, Owner, held_label, mount_label, quota_label, role_label};
 
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -213,11 +213,18 @@ impl Leases {
         }
     }
 
-    /// How many leases carry one of these labels. No lease carries two labels of identities.
-    async fn count_of(&self, ids: &[EntityId], max: u64) -> Result<u64, CoreError> {
+    /// How many leases these identities hold, at most `max` each; with `of`, of those that carry that
+    /// label. No lease carries two labels of identities.
+    async fn count_of(
+        &self,
+        ids: &[EntityId],
+        of: Option<&str>,
+        max: u64,
+    ) -> Result<u64, CoreError> {
         let mut count = 0u64;
         for id in ids {
-            let label = Owner::Entity(id.clone()).label();
+            let holder = Owner::Entity(id.clone()).label();
+            let label = of.map_or(holder.clone(), |of| held_label(&holder, of));
             let tag = self.records.label_tag(NamespaceId::ROOT, kinds::LEASE, &label);
             let storage = self.records.storage();
             let more = storage.count_labelled(NamespaceId::ROOT, kinds::LEASE, tag, max).await?;
@@ -231,7 +238,7 @@ impl Leases {
     async fn caps(&self, lease: &Lease, former: &[EntityId]) -> Result<Vec<Cap>, CoreError> {
         let per_owner_max = match self.settings.per_owner_max {
             0 => 0,
-            max => max.saturating_sub(self.count_of(former, max).await?),
+            max => max.saturating_sub(self.count_of(former, None, max).await?),
         };
         if per_owner_max == 0 && self.settings.per_owner_max > 0 {
             return Err(self.reached("identity".to_owned(), "identity"));
@@ -247,8 +254,12 @@ impl Leases {
         let mounted = self.mounts.by_accessor(&lease.mount);
         let path = mounted.as_ref().map_or("", |mounted| mounted.entry.path.as_str());
         for (name, quota) in self.quotas.lease_counts(path, &lease.role) {
-            let label = quota_label(&quota, &lease.mount);
-            caps.push(Cap { label, max: quota.max_leases, what: "quota", quota: Some(name) });
+            let (mut label, mut max) = (quota_label(&quota, &lease.mount), quota.max_leases);
+            if quota.group_by == CountBy::Entity {
+                max = max.saturating_sub(self.count_of(former, Some(&label), max).await?);
+                label = held_label(&lease.holder_label(), &label);
+            }
+            caps.push(Cap { label, max, what: "quota", quota: Some(name) });
         }
         Ok(caps)
     }

@@ -204,6 +204,8 @@ impl Lease {
     fn labels(&self) -> Vec<String> {
         let mut labels = vec![self.owner.label(), self.role_label(), mount_label(&self.mount)];
         let holder = self.holder_label();
+        labels.push(held_label(&holder, &self.role_label()));
+        labels.push(held_label(&holder, &mount_label(&self.mount)));
         if !labels.contains(&holder) {
             labels.push(holder);
         }
@@ -224,7 +226,13 @@ fn mount_label(mount: &MountAccessor) -> String {
     format!("mount:{mount}")
 }
 
-/// What the leases are labelled with that a quota counts.
+/// Those that one holder has of what carries another label.
+fn held_label(holder: &str, of: &str) -> String {
+    // No id and no hash has a space, so no two pairs make one text.
+    format!("{holder} {of}")
+}
+
+/// What the leases are labelled with that a quota is for, whoever holds them.
 fn quota_label(quota: &LeaseCount, mount: &MountAccessor) -> String {
     if quota.role.is_empty() { mount_label(mount) } else { role_label(mount, &quota.role) }
 }

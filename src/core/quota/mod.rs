@@ -80,6 +80,17 @@ pub enum GroupBy {
     None,
 }
 
+/// Whose leases are counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CountBy {
+    /// Those of one identity, whatever it asked with; without one, those of whoever owns them.
+    Entity,
+    /// All of them.
+    #[default]
+    None,
+}
+
 /// A rate limit, as stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateLimit {
@@ -104,8 +115,11 @@ pub struct LeaseCount {
     pub path: String,
     /// Only leases of this role of the engine; empty for all.
     pub role: String,
-    /// Most leases at a time.
+    /// Most leases at a time, of each whom they are counted by.
     pub max_leases: u64,
+    /// Whose leases are counted together.
+    #[serde(default)]
+    pub group_by: CountBy,
 }
 
 /// Settings of all rate limits, as stored.
@@ -330,9 +344,14 @@ impl Quotas {
         if mounted.is_none_or(|mounted| mounted.entry.class != MountClass::Secret) {
             return Err(CoreError::field("path", "must be that of a mounted secrets engine"));
         }
-        let kept = before.map(|before| before.role).unwrap_or_default();
-        let role = fields.text("role")?.unwrap_or(kept);
-        self.view.write(&record, &LeaseCount { path, role, max_leases }, precondition).await?;
+        let (role, kept) = before.map(|before| (before.role, before.group_by)).unwrap_or_default();
+        let quota = LeaseCount {
+            path,
+            role: fields.text("role")?.unwrap_or(role),
+            max_leases,
+            group_by: count_by(fields)?.unwrap_or(kept),
+        };
+        self.view.write(&record, &quota, precondition).await?;
         self.load().await
     }
 
@@ -479,5 +498,14 @@ fn group_by(fields: &Fields) -> Result<Option<GroupBy>, CoreError> {
         Some("ip") => Ok(Some(GroupBy::Ip)),
         Some("none") => Ok(Some(GroupBy::None)),
         Some(_) => Err(CoreError::field("group_by", "must be client, ip or none")),
+    }
+}
+
+fn count_by(fields: &Fields) -> Result<Option<CountBy>, CoreError> {
+    match fields.text("group_by")?.as_deref() {
+        None => Ok(None),
+        Some("" | "none") => Ok(Some(CountBy::None)),
+        Some("entity") => Ok(Some(CountBy::Entity)),
+        Some(_) => Err(CoreError::field("group_by", "must be none or entity")),
     }
 }

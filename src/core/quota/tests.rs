@@ -183,6 +183,7 @@ async fn what_cannot_be_is_refused_by_field() {
         json!({ "max_leases": 1 }),
         json!({ "path": "", "max_leases": 1 }),
         json!({ "path": "nowhere/", "max_leases": 1 }),
+        json!({ "path": "kv/", "max_leases": 1, "group_by": "client" }),
     ] {
         let error = node.quotas.set_lease_count("q", &fields(count)).await.unwrap_err();
         assert_eq!(error.status(), 400);

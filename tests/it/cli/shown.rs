@@ -106,6 +106,9 @@ fn quotas_audit_and_versions_are_looked_after() {
     rate(&["delete", "web"]);
     dev.refused("admin", &["quota", "rate-limit", "read", "web"]);
     dev.ok("admin", &["quota", "lease-count", "create", "db", "-path=database", "-max-leases=7"]);
+    dev.ok("admin", &["quota", "lease-count", "create", "db", "-group-by=entity"]);
+    let read = ["quota", "lease-count", "read", "db", "-field=group_by"];
+    assert_eq!(dev.ok("admin", &read).trim(), "entity");
     assert_eq!(
         dev.ok("admin", &["quota", "lease-count", "read", "db", "-field=max_leases"]).trim(),
         "7"

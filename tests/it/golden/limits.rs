@@ -58,10 +58,15 @@ async fn quotas_answer_as_recorded() {
     let (list, one) = ("sys/quotas/lease-count", "sys/quotas/lease-count/few");
     stage.list(list).await;
     stage.get(one).await;
-    for body in [json!({}), json!({ "path": "nowhere", "max_leases": 1 })] {
+    for body in [
+        json!({}),
+        json!({ "path": "nowhere", "max_leases": 1 }),
+        json!({ "path": "database", "max_leases": 1, "group_by": "client" }),
+    ] {
         stage.post(one, body).await;
     }
     stage.post(one, json!({ "path": "database", "role": "app", "max_leases": 20 })).await;
+    stage.post(one, json!({ "group_by": "entity" })).await;
     stage.get(one).await;
     stage.list(list).await;
     stage.delete(one).await;

@@ -269,12 +269,26 @@ async fn leases_are_counted_by_mount_and_role() {
     let listed = root.list("sys/quotas/lease-count").await.data();
     assert!(listed["keys"].as_array().unwrap().contains(&json!(format!("{mount}-few"))));
 
+    // Counted by identity, what one has is nothing to the other.
+    let each = json!({ "path": mount, "max_leases": 1, "group_by": "entity" });
+    let deleted = root.delete(&quota("all")).await;
+    assert_eq!(deleted.status, 204);
+    root.write(&quota("each"), each).await.ok();
+    let (other, _) = world.workload(&policy).await;
+    assert_eq!(other.read(&many).await.status, 200);
+    for full in [&other, &caller] {
+        let refused = full.read(&many).await;
+        assert!(refused.error(429).contains(&format!("quota \"{mount}-each\"")));
+    }
+    let read = root.read(&quota("each")).await.data();
+    assert_eq!((&read["group_by"], &read["counter"]), (&json!("entity"), &json!(4)));
+    root.delete(&quota("each")).await.ok();
+
     // A lease that ends makes room; one that is prolonged needs none.
     let lease = json!({ "lease_id": issued["lease_id"] });
     assert_eq!(root.write("sys/leases/renew", lease.clone()).await.status, 200);
     assert_eq!(root.write("sys/leases/revoke", lease).await.status, 204);
     assert_eq!(ask("few").await.status, 200);
-    assert_eq!(root.delete(&quota("all")).await.status, 204);
     assert_eq!(ask("many").await.status, 200);
     assert_eq!(root.read(&quota("all")).await.status, 404);
     let metrics = root.read("sys/metrics").await.body;

@@ -1,10 +1,12 @@
 //! Issuing: what is there before, what is left after, whatever goes wrong.
 
 use futures_util::future::join_all;
+use leasehold::core::fields::Fields;
 use leasehold::core::records::{Precondition, kinds};
 use leasehold::core::view::View;
 use leasehold::storage::StorageError;
 use leasehold::types::id::NamespaceId;
+use serde_json::json;
 
 use super::*;
 
@@ -235,6 +237,80 @@ async fn caps_are_exact_under_parallel_requests() {
         world.sweep().await;
         assert_eq!(world.rows().await.len(), 5);
     }
+}
+
+async fn quota(world: &World, name: &str, quota: serde_json::Value) {
+    let fields = Fields::new(quota.as_object().unwrap().clone());
+    world.test.unsealed.quotas.set_lease_count(name, &fields).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_by_identity_is_exact_for_each_under_parallel_requests() {
+    for of in [json!({}), json!({ "role": "role" })] {
+        let world = World::new().await;
+        // What was there before counts, too.
+        world.issue("pg", "before").await;
+        let mut each = json!({ "path": "db/", "max_leases": 4, "group_by": "entity" });
+        each.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+        quota(&world, "each", each).await;
+        quota(&world, "all", json!({ "path": "db/", "max_leases": 14 })).await;
+        // Alice by her certificate and by a token of hers, one who has no identity, and two others.
+        let by_token = || Issuing {
+            owner: Owner::Token("t1".into()),
+            entity: Some(EntityId::new("alice")),
+            ..world.issuing()
+        };
+        let nobody = || Issuing { owner: Owner::Token("t2".into()), ..world.issuing() };
+        let by = |who: &str| Issuing { owner: owner(who), ..world.issuing() };
+        let rounds = (0..8).flat_map(|n| {
+            [world.issuing(), by_token(), nobody(), by("bob"), by("carl")]
+                .into_iter()
+                .enumerate()
+                .map(move |(who, issuing)| (who, issuing, format!("u{n}-{who}")))
+        });
+        let asked = rounds.map(|(who, issuing, name)| {
+            let leases = world.leases();
+            async move { (who, leases.issue(issuing, plan("pg", &name, HOUR)).await) }
+        });
+        let outcomes = join_all(asked).await;
+        let mut got = [0; 5];
+        for (who, outcome) in outcomes {
+            match outcome {
+                Ok(_) => got[who] += 1,
+                Err(error) => {
+                    assert_eq!(error.status(), 429);
+                    let text = error.public_text();
+                    assert!(text.contains("\"each\"") || text.contains("\"all\""), "{text}");
+                }
+            }
+        }
+        assert!(got[0] + got[1] <= 3 && got[2..].iter().all(|got| *got <= 4), "{got:?}");
+        // As many as all together may: fifteen wanted to.
+        assert_eq!((got.iter().sum::<usize>(), world.targets.live().len()), (13, 14));
+    }
+}
+
+#[tokio::test]
+async fn a_quota_by_identity_follows_merges_and_ends_with_its_leases() {
+    let world = World::new().await;
+    let each = json!({ "path": "db/", "max_leases": 2, "group_by": "entity" });
+    quota(&world, "each", each).await;
+    let first = world.issue("pg", "u1").await;
+    let bob = Issuing { owner: owner("bob"), ..world.issuing() };
+    world.leases().issue(bob, plan("pg", "u2", HOUR)).await.unwrap();
+    // What was bob's is alice's by now.
+    let former = [EntityId::new("bob")];
+    let merged = || Issuing { former: &former, ..world.issuing() };
+    let refused = world.leases().issue(merged(), plan("pg", "u3", HOUR)).await.unwrap_err();
+    assert!(refused.public_text().contains("\"each\""), "{refused}");
+    world.leases().renew(&first, HOUR, None).await.unwrap();
+    world.leases().revoke(&first).await.unwrap();
+    world.leases().issue(merged(), plan("pg", "u4", HOUR)).await.unwrap();
+    world.leases().issue(merged(), plan("pg", "u5", HOUR)).await.unwrap_err();
+    // Without it, the same two are no limit.
+    quota(&world, "each", json!({ "group_by": "none", "max_leases": 3 })).await;
+    world.issue("pg", "u6").await;
+    world.try_issue("pg", "u7").await.unwrap_err();
 }
 
 #[tokio::test]

@@ -80,7 +80,15 @@ pub fn is_duration(name: &str) -> bool {
 
 /// Objects whose members people name: one that is there says something, whatever it is.
 fn is_free(name: &str) -> bool {
-    matches!(name, "bound_claims" | "claim_mappings" | "custom_metadata" | "metadata")
+    matches!(
+        name,
+        "bound_claims"
+            | "claim_mappings"
+            | "custom_metadata"
+            | "default_critical_options"
+            | "default_extensions"
+            | "metadata"
+    )
 }
 
 /// The order of statements is their meaning; every other list of the API is a set.
@@ -205,6 +213,7 @@ mod tests {
             ("metadata", json!({"off": "false"}), json!({})),
             ("bound_claims", json!({"verified": false, "a": "b"}), json!({"a": "b"})),
             ("bound_claims", json!({"verified": false}), json!({})),
+            ("default_extensions", json!({"permit-pty": ""}), json!({})),
             ("token_bound_cidrs", json!(["10.0.0.0/8"]), json!(["10.0.0.0/9"])),
             ("name", json!("Web"), json!("web")),
             ("bind_secret_id", json!(false), json!(true)),

@@ -19,6 +19,7 @@ def methods(client, provider, cluster, ca):
     """A method of each kind that asks somebody, with roles."""
     for kind, path in (("jwt", "ci"), ("oidc", "sso"), ("kubernetes", "k8s"), ("userpass", "people")):
         client.sys.enable_auth_method(kind, path=path)
+    client.sys.enable_auth_method("userpass", path="doors")
     write = lambda at, **fields: client.write_data(at, data=fields)
     write("auth/ci/config", jwks_url=provider.issuer + "/jwks", bound_issuer=provider.issuer)
     write(
@@ -93,7 +94,7 @@ def tuned(write):
     lockout = {"lockout_threshold": 3, "lockout_duration": "10m"}
     headers = {"passthrough_request_headers": ["X-Trace"], "allowed_response_headers": ["X-Cost"]}
     write("sys/auth/people/tune", user_lockout_config=lockout, **headers)
-    write("sys/auth/ci/tune", user_lockout_config={"lockout_disable": True})
+    write("sys/auth/doors/tune", user_lockout_config={"lockout_disable": True})
     write("sys/mounts/ssh/tune", **headers)
 
 
@@ -185,7 +186,7 @@ class ImportMethods(Importing):
         self.assertEqual([row["copied"] for row in again["counts"]], [0] * len(again["counts"]))
 
     def machines_are_reached(self, report):
-        totp = self.listed(report, "totp key")["totp/keys/ann"]["next"]
+        totp = self.listed(report, "totp key")["totp/keys/ann"]["what_to_do"]
         self.assertIn("leasehold write totp/keys/ann key=- issuer=x account_name=ann", totp)
         read = lambda at: self.here.read(at)["data"]
         people = read("ssh/roles/people")
@@ -209,8 +210,8 @@ class ImportMethods(Importing):
         lockout = people["user_lockout_config"]
         self.assertEqual((lockout["lockout_threshold"], lockout["lockout_duration"]), (3, 600))
         self.assertEqual((lockout["lockout_counter_reset"], lockout["lockout_disable"]), (900, False))
-        ci = self.here.read("sys/auth/ci/tune")["data"]["user_lockout_config"]
-        self.assertEqual((ci["lockout_threshold"], ci["lockout_disable"]), (5, True))
+        doors = self.here.read("sys/auth/doors/tune")["data"]["user_lockout_config"]
+        self.assertEqual((doors["lockout_threshold"], doors["lockout_disable"]), (5, True))
         for tuned in (people, self.here.read("sys/mounts/ssh/tune")["data"]):
             self.assertEqual(tuned["passthrough_request_headers"], ["X-Trace"])
             self.assertEqual(tuned["allowed_response_headers"], ["X-Cost"])

@@ -17,6 +17,7 @@ NAMES:
   storm       thousands of workloads that start at once
   scale       a million leases and a million secrets in one store (only by name, or with --full)
   churn       how the store's file grows (only by name, or with --full)
+  outage      a target that is down for an hour, with its leases overdue (only by name, or with --full)
 or single workloads of `load`:
   kv-read kv-list kv-write start login token credential encrypt sign wrapped
 or single rows of `budgets`:
@@ -28,7 +29,7 @@ OpenBao is measured too when `bao` is on the PATH or LEASEHOLD_BENCH_PEER names 
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --", after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// What to measure: all but `scale` and `churn` when nothing is named
+    /// What to measure: all but `scale`, `churn` and `outage` when nothing is named
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Short rounds and small numbers, to see that it works; not to be quoted
@@ -60,8 +61,8 @@ pub struct Arguments {
     bench: bool,
 }
 
-const GROUPS: [&str; 6] = ["budgets", "load", "growth", "storm", "scale", "churn"];
-const LONG: [&str; 2] = ["scale", "churn"];
+const GROUPS: [&str; 7] = ["budgets", "load", "growth", "storm", "scale", "churn", "outage"];
+const LONG: [&str; 3] = ["scale", "churn", "outage"];
 const BUDGETS: [&str; 6] = ["read", "start", "write", "credential", "sweep", "idle"];
 
 impl Arguments {

@@ -15,14 +15,18 @@ use super::Bench;
 use super::driver::{self, Load, Pace, Run};
 use super::furnish;
 use super::report::{Latency, Row};
-use super::session::Session;
+use super::session::{Client, Session};
+use super::support::broker::Pki;
 use super::target::{self, Kind, Target};
-use super::workloads::Work;
+use super::workloads::{FirstStart, Work};
 
 const GROUP: &str = "budgets";
 const READ_CONNECTIONS: usize = 32;
 const START_CONNECTIONS: usize = 8;
 const WRITE_CONNECTIONS: usize = 16;
+/// Length of a round in which each certificate is new; more of them are made than it can use up.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
+const FIRST_STARTS_MAX: usize = 8_000;
 
 /// Rounds of both in turn.
 struct Pairs {
@@ -87,6 +91,7 @@ impl Bench {
                         let work = "connect with a full handshake, one secret";
                         let row = pairs.await.row(work, "bare", ">= 0.9", 0.9);
                         self.add(Row { connections: Some(START_CONNECTIONS), ..row });
+                        self.first_starts(&pki, &bare, &client).await;
                     }
                     "write" => {
                         let load = self.closed(Work::KvWrite, WRITE_CONNECTIONS);
@@ -153,6 +158,25 @@ impl Bench {
             }
         }
         pairs
+    }
+
+    /// Starts of workloads that the broker does not know yet, whose chains it has to verify.
+    async fn first_starts(&self, pki: &Pki, bare: &Client, broker: &Client) {
+        self.progress("budgets/start: certificates");
+        let one = |number| broker.shows(&target::workload(pki, &format!("start-{number}")));
+        let clients: Vec<Client> = (0..self.rounds() * FIRST_STARTS_MAX).map(one).collect();
+        let at_bare =
+            FirstStart::new(clients.iter().map(|client| client.to(bare.address())).collect());
+        let at_broker = FirstStart::new(clients);
+        let load = Load { time: FIRST_ROUND, ..self.closed(Work::Start, START_CONNECTIONS) };
+        let pairs = self.paired(
+            "start",
+            async || driver::run(bare, load, at_bare.clone()).await,
+            async || driver::run(broker, load, at_broker.clone()).await,
+        );
+        let work = "the same, each with a certificate never seen before";
+        let row = pairs.await.row(work, "bare", ">= 0.9", 0.9);
+        self.add(Row { connections: Some(START_CONNECTIONS), ..row });
     }
 
     async fn sweeping(&self) {

@@ -80,7 +80,7 @@ impl Run {
         Self { done: done as u64, took, ..Self::nothing() }
     }
 
-    fn nothing() -> Self {
+    pub fn nothing() -> Self {
         Self {
             done: 0,
             failed: 0,
@@ -112,7 +112,7 @@ impl Run {
         self.done == 0 && self.failed >= FAILURES_MAX
     }
 
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.done += other.done;
         self.failed += other.failed;
         self.latencies.add(&other.latencies);
@@ -240,8 +240,9 @@ impl Arrivals {
                 let elapsed = begun.elapsed().min(time);
                 let due = (elapsed.as_secs_f64() * rate) as usize;
                 if due > arrived {
-                    let now = Instant::now();
-                    fed.waiting.lock().unwrap().extend((arrived..due).map(|_| now));
+                    // When they were due, not when this thread came round to it.
+                    let at = |n: usize| begun + Duration::from_secs_f64((n + 1) as f64 / rate);
+                    fed.waiting.lock().unwrap().extend((arrived..due).map(at));
                     fed.count.add_permits(due - arrived);
                     arrived = due;
                 }

@@ -1,6 +1,8 @@
-//! A core in this process whose one engine has a target that does nothing, and leases on it.
+//! A core in this process whose one engine has targets that do nothing, or are down, and leases on them.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use leasehold::core::acl::permit::Permit;
@@ -21,7 +23,36 @@ use super::support::core::{TestCore, TestSetup};
 const BATCH: usize = 1000;
 const OWNERS: usize = 50;
 
-struct Nothing;
+/// What the targets are, and what was asked of them.
+#[derive(Default)]
+pub struct Targets {
+    /// Those that cannot be reached.
+    down: Mutex<BTreeSet<String>>,
+    /// Revocations that could not be done.
+    refused: AtomicUsize,
+    /// Revocations that were done.
+    ended: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Targets {
+    pub fn take_down(&self, target: &str) {
+        self.down.lock().unwrap().insert(target.to_owned());
+    }
+
+    pub fn bring_up(&self, target: &str) {
+        self.down.lock().unwrap().remove(target);
+    }
+
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn ended(&self, target: &str) -> usize {
+        self.ended.lock().unwrap().get(target).copied().unwrap_or(0)
+    }
+}
+
+struct Nothing(Arc<Targets>);
 
 #[async_trait]
 impl Engine for Nothing {
@@ -41,8 +72,15 @@ impl Engine for Nothing {
     async fn revoke(
         &self,
         _ctx: &EngineContext<'_>,
-        _lease: LeaseFacts<'_>,
+        lease: LeaseFacts<'_>,
     ) -> Result<(), CoreError> {
+        let target = lease.data["config"].as_str().unwrap();
+        if self.0.down.lock().unwrap().contains(target) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            let message = "connection refused".to_owned();
+            return Err(CoreError::Upstream { target: target.to_owned(), message });
+        }
+        *self.0.ended.lock().unwrap().entry(target.to_owned()).or_default() += 1;
         Ok(())
     }
 }
@@ -50,16 +88,20 @@ impl Engine for Nothing {
 /// The core and its mount.
 pub struct IdleTarget {
     pub core: TestCore,
+    pub targets: Arc<Targets>,
     accessor: MountAccessor,
     view: View,
 }
 
 impl IdleTarget {
-    /// On an empty store.
-    pub async fn start(storage: Arc<dyn Storage>) -> Self {
+    /// On an empty store, with so many revocations a second at most.
+    pub async fn start(storage: Arc<dyn Storage>, rate_per_sec: u32) -> Self {
         let mut setup = TestSetup::new();
-        setup.leases.rate_per_sec = u32::MAX;
-        setup.registry.engines.insert("nothing", Box::new(|_| Ok(Arc::new(Nothing))));
+        setup.leases.rate_per_sec = rate_per_sec;
+        let targets = Arc::new(Targets::default());
+        let own = targets.clone();
+        let build = move |_: &_| Ok(Arc::new(Nothing(own.clone())) as Arc<dyn Engine>);
+        setup.registry.engines.insert("nothing", Box::new(build));
         let cubbyhole = leasehold::engines::cubbyhole::build;
         setup.registry.engines.insert("cubbyhole", Box::new(cubbyhole));
         let core = TestCore::start_on(storage, setup).await;
@@ -67,16 +109,22 @@ impl IdleTarget {
         let accessor = mounted.facts.accessor.clone();
         let records = core.unsealed.records.clone();
         let view = View::new(records, NamespaceId::ROOT, kinds::LEASE, String::new());
-        Self { core, accessor, view }
+        Self { core, targets, accessor, view }
     }
 
-    /// Writes so many leases, with their labels; answers with about how many bytes they are.
-    pub async fn lease(&self, count: usize, issued: Timestamp, due: Timestamp) -> usize {
+    /// Writes so many leases on `target`, with their labels; answers with about how many bytes they are.
+    pub async fn lease(
+        &self,
+        target: &str,
+        count: usize,
+        issued: Timestamp,
+        due: Timestamp,
+    ) -> usize {
         let mut bytes = 0;
         for group in 0..count.div_ceil(BATCH) {
             let mut batch = Batch::new();
             for number in 0..BATCH.min(count - group * BATCH) {
-                let lease = self.one(number, issued, due);
+                let lease = self.one(target, number, issued, due);
                 bytes += serde_json::to_vec(&lease).unwrap().len() + 120;
                 let labels = [
                     format!("entity:entity-{}", number % OWNERS),
@@ -92,7 +140,7 @@ impl IdleTarget {
         bytes
     }
 
-    fn one(&self, number: usize, issued: Timestamp, due: Timestamp) -> Lease {
+    fn one(&self, target: &str, number: usize, issued: Timestamp, due: Timestamp) -> Lease {
         let random = random_base62(24).unwrap();
         Lease {
             id: LeaseId::new(format!("db/creds/app/{random}")),
@@ -103,7 +151,7 @@ impl IdleTarget {
             entity: None,
             asked_with: String::new(),
             role: "app".into(),
-            target: format!("{}/pg", self.accessor),
+            target: format!("{}/{target}", self.accessor),
             issued_at: issued,
             expires_at: due,
             max_expires_at: due,
@@ -112,7 +160,7 @@ impl IdleTarget {
             renewable: true,
             settles_at: None,
             data: json!({
-                "username": format!("v-app-{number}-{random}"), "revocation": [], "config": "pg",
+                "username": format!("v-app-{number}-{random}"), "revocation": [], "config": target,
             }),
             attempts: 0,
             last_error: None,

@@ -24,6 +24,7 @@ mod growth;
 mod histogram;
 mod idle_target;
 mod load;
+mod outage;
 mod peer;
 mod report;
 mod scale;
@@ -105,6 +106,9 @@ impl Bench {
         }
         if self.arguments.wants("churn") {
             self.churn().await;
+        }
+        if self.arguments.wants("outage") {
+            self.outage().await;
         }
     }
 

@@ -18,6 +18,7 @@ use super::support::pki::Issued;
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
+    server_ca: CertificateDer<'static>,
     connector: TlsConnector,
     logs_in: bool,
 }
@@ -40,7 +41,18 @@ impl Client {
             .unwrap();
         // Every new connection is a whole handshake, as a service's first one is.
         config.resumption = rustls::client::Resumption::disabled();
-        Self { address, connector: TlsConnector::from(Arc::new(config)), logs_in: false }
+        let (server_ca, connector) = (server_ca.clone(), TlsConnector::from(Arc::new(config)));
+        Self { address, server_ca, connector, logs_in: false }
+    }
+
+    /// Another workload at the same address.
+    pub fn shows(&self, identity: &Issued) -> Self {
+        Self { logs_in: self.logs_in, ..Self::new(self.address, &self.server_ca, identity) }
+    }
+
+    /// Where it goes.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The same at another address.

@@ -1,11 +1,12 @@
 //! What clients do.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use data_encoding::BASE64;
 
 use super::driver::{Mode, Operation, Turn};
-use super::session::{Ask, Failure, Session, text_of};
+use super::session::{Ask, Client, Failure, Session, text_of};
 
 /// Different secrets that one connection writes.
 const WRITTEN: usize = 50;
@@ -154,6 +155,29 @@ async fn created(
 impl Operation for Work {
     async fn perform(&self, session: &mut Session, turn: Turn) -> Result<(), Failure> {
         self.once(session, turn).await.map(|_| ())
+    }
+}
+
+/// Starts with a certificate that the server has never seen: each is used once.
+#[derive(Clone)]
+pub struct FirstStart {
+    clients: Arc<Vec<Client>>,
+    used: Arc<AtomicUsize>,
+}
+
+impl FirstStart {
+    /// With these certificates. Clones use them up together.
+    pub fn new(clients: Vec<Client>) -> Self {
+        Self { clients: Arc::new(clients), used: Arc::default() }
+    }
+}
+
+impl Operation for FirstStart {
+    async fn perform(&self, _: &mut Session, turn: Turn) -> Result<(), Failure> {
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let client = self.clients.get(number).ok_or(Failure::Answer("certificate left"))?;
+        let mut session = Session::new(client.clone());
+        Work::Start.once(&mut session, turn).await.map(|_| ())
     }
 }
 

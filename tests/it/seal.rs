@@ -2,6 +2,7 @@
 
 mod administration;
 mod ceremonies;
+mod day;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod growth;

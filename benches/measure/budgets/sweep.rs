@@ -15,8 +15,8 @@ const GROUP: usize = 512;
 /// Sweeps, and gives the rows' mean size too, for the bare side to delete the same.
 pub async fn sweep(leases: usize) -> (Run, usize) {
     let (_directory, storage) = sqlite();
-    let idle = IdleTarget::start(storage).await;
-    let bytes = idle.lease(leases, START, START.plus(Ttl::from_secs(60))).await;
+    let idle = IdleTarget::start(storage, u32::MAX).await;
+    let bytes = idle.lease("pg", leases, START, START.plus(Ttl::from_secs(60))).await;
     idle.core.clock.advance(Duration::from_secs(61));
     let begun = Instant::now();
     let report = idle.core.leases().sweep().await.unwrap();

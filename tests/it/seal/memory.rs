@@ -7,11 +7,16 @@ use std::io::{Read, Seek, SeekFrom};
 use leasehold::core::records::kinds;
 use leasehold::crypto::keyring::Label;
 
+use super::day::{self, furnish, round};
 use super::*;
-use crate::support::broker::{Broker, Setup};
+use crate::support::broker::{Broker, Caller, Setup};
 use crate::support::needles::Needles;
 use crate::support::opened::Opened;
 
+/// Requests of a busy server, where the environment says nothing else.
+const REQUESTS: usize = 1_000;
+/// Rounds whose secrets are looked for, of the first and of the last ones.
+const WATCHED: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: usize = 4096;
 const ZEROS: &[u8] = &[0; PAGE];
@@ -172,14 +177,92 @@ async fn a_sealed_process_knows_nothing_any_more() {
     assert!(!known.contains("unseal key") && !known.contains("share"), "{known:?}");
 
     root.write("sys/seal", json!({})).await.ok();
+    assert_gone(&broker, &secrets, "still in memory").await;
+    let status = broker.nobody().read("sys/seal-status").await;
+    assert_eq!(status.ok()["sealed"], json!(true), "the server is alive");
+}
+
+/// Waits until none of `secrets` is in the memory of the process.
+async fn assert_gone(broker: &Broker, secrets: &Needles, what: &str) {
     let mut waited = Duration::ZERO;
-    let mut left = found_in(&secrets, broker.pid());
+    let mut left = found_in(secrets, broker.pid());
     while !left.is_empty() && waited < PATIENCE {
         tokio::time::sleep(STEP).await;
         waited += STEP;
-        left = found_in(&secrets, broker.pid());
+        left = found_in(secrets, broker.pid());
     }
-    assert_eq!(left, BTreeSet::new(), "still in memory");
-    let status = broker.nobody().read("sys/seal-status").await;
-    assert_eq!(status.ok()["sealed"], json!(true), "the server is alive");
+    assert_eq!(left, BTreeSet::new(), "{what}");
+}
+
+/// A new term, and everything wrapped under it.
+async fn rotate(root: &Caller) {
+    root.write("sys/rotate", json!({})).await.ok();
+    let terms = async || root.read("sys/key-status").await.data()["terms"].clone();
+    while terms().await.as_array().unwrap().len() > 1 {
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// New shares, which are proven at once.
+async fn rekey(broker: &Broker) {
+    let root = broker.root();
+    let plan = json!({ "secret_shares": 3, "secret_threshold": 2, "require_verification": true });
+    let nonce = root.write("sys/rekey/init", plan).await.data()["nonce"].clone();
+    let mut done = json!({});
+    for key in &broker.keys()[..2] {
+        let update = json!({ "key": key, "nonce": nonce });
+        done = root.write("sys/rekey/update", update).await.data();
+    }
+    let new = done["keys"].as_array().unwrap().iter();
+    let new: Vec<String> = new.map(|key| key.as_str().unwrap().to_owned()).collect();
+    for key in &new[..2] {
+        let update = json!({ "key": key, "nonce": done["verification_nonce"] });
+        root.write("sys/rekey/verify", update).await.ok();
+    }
+    broker.set_keys(new);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passed_through_a_busy_process_is_gone_at_once_and_the_rest_with_the_seal() {
+    let broker = Broker::ready(Setup { shares: (3, 2), ..Setup::default() }).await;
+    let root = broker.root();
+    let (mut keys, mut passed, mut kept) = (Needles::new(), Needles::new(), Needles::new());
+    keys_of(&Opened::of(&broker).await, &mut keys);
+    keys.add("root token", broker.root_token().as_bytes());
+    furnish(&root).await;
+    let requests = std::env::var("LEASEHOLD_MEMORY_REQUESTS")
+        .map_or(REQUESTS, |text| text.parse::<usize>().unwrap());
+    let rounds = requests / day::REQUESTS;
+    for number in 0..rounds {
+        let used_up = round(&root, number).await;
+        // The oldest and the newest; there is no end of searching for them all.
+        if number < WATCHED || number + WATCHED >= rounds {
+            for (name, text) in used_up {
+                passed.add(name, text.as_bytes());
+            }
+            keys.add("values", day::kept(number).as_bytes());
+        }
+    }
+    rotate(&root).await;
+    rekey(&broker).await;
+    keys_of(&Opened::of(&broker).await, &mut kept);
+
+    // The control: what it has to know it knows, also under the new keys.
+    let known = found_in(&kept, broker.pid());
+    assert!(known.contains("batch token key") && known.contains("root key"), "{known:?}");
+    assert!(!known.contains("share"), "{known:?}");
+    // A connection that is open has buffers for its last request.
+    root.hang_up().await;
+    assert_gone(&broker, &passed, "used up, and still in memory").await;
+    for file in ["environ", "cmdline"] {
+        let shown = std::fs::read(format!("/proc/{}/{file}", broker.pid())).unwrap();
+        for secrets in [&keys, &passed, &kept] {
+            assert!(secrets.found_in(&shown).is_empty(), "{file}");
+        }
+    }
+
+    broker.root().write("sys/seal", json!({})).await.ok();
+    for secrets in [&keys, &passed, &kept] {
+        assert_gone(&broker, secrets, "sealed, and still in memory").await;
+    }
 }

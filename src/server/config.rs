@@ -152,8 +152,6 @@ section! {
         url: String = String::new(),
         /// PostgreSQL: a file that holds the whole URL.
         url_file: PathBuf = PathBuf::new(),
-        /// PostgreSQL: an environment variable that holds the whole URL.
-        url_env: String = String::new(),
         /// PostgreSQL: PEM file with the authorities that its certificate is checked against.
         ca_file: PathBuf = PathBuf::new(),
         /// PostgreSQL: most connections at once.
@@ -545,19 +543,18 @@ impl Config {
 
     fn judge_storage(&self, found: &mut Vec<Problem>) {
         let storage = &self.storage;
-        let sources = usize::from(!storage.url.is_empty())
-            + usize::from(!is_empty(&storage.url_file))
-            + usize::from(!storage.url_env.is_empty());
+        let sources =
+            usize::from(!storage.url.is_empty()) + usize::from(!is_empty(&storage.url_file));
         match storage.kind {
             StorageType::Sqlite => {
                 if sources > 0 || !is_empty(&storage.ca_file) {
-                    let text = "url, url_file, url_env and ca_file belong to type = \"postgresql\"";
+                    let text = "url, url_file and ca_file belong to type = \"postgresql\"";
                     found.push(Problem::new("storage.type", text));
                 }
             }
             StorageType::Postgresql => {
                 if sources != 1 {
-                    let text = "exactly one of url, url_file and url_env is required";
+                    let text = "exactly one of url and url_file is required";
                     found.push(Problem::new("storage.url", text));
                 }
                 if !is_empty(&storage.path) {
@@ -606,23 +603,17 @@ impl Config {
 }
 
 impl Storage {
-    /// The URL of a PostgreSQL store, from wherever it is kept.
+    /// The URL of a PostgreSQL store, from wherever it is kept. Not from an environment variable: a
+    /// process shows those to its user for as long as it runs, sealed or not.
     ///
     /// # Errors
-    /// When the file or the variable that should hold it cannot be read.
+    /// When the file that should hold it cannot be read.
     pub fn resolve_url(&self) -> Result<SecretString, Problem> {
         if !is_empty(&self.url_file) {
             let text = std::fs::read_to_string(&self.url_file)
                 .map(zeroize::Zeroizing::new)
                 .map_err(|error| Problem::new("storage.url_file", error.to_string()))?;
             return Ok(SecretString::new(text.trim().to_owned()));
-        }
-        if !self.url_env.is_empty() {
-            // The error's own words may quote the value.
-            let value = std::env::var(&self.url_env).map_err(|_| {
-                Problem::new("storage.url_env", "no such variable, or its value is not text")
-            })?;
-            return Ok(SecretString::new(value));
         }
         Ok(SecretString::new(self.url.clone()))
     }

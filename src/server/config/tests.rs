@@ -82,8 +82,8 @@ fn values_must_fit_together() {
     for (text, expected) in [
         ("[storage]\nurl = \"postgres://h/d\"", "storage.type"),
         ("[storage]\ntype = \"postgresql\"", "storage.url"),
-        ("[storage]\ntype = \"postgresql\"\nurl = \"a\"\nurl_env = \"B\"", "storage.url"),
-        ("[storage]\ntype = \"postgresql\"\nurl_env = \"B\"\npath = \"p\"", "storage.path"),
+        ("[storage]\ntype = \"postgresql\"\nurl = \"a\"\nurl_file = \"b\"", "storage.url"),
+        ("[storage]\ntype = \"postgresql\"\nurl_file = \"b\"\npath = \"p\"", "storage.path"),
         ("[storage]\ntype = \"postgresql\"\nurl = \"postgres://u:pw@h/d\"", "storage.url"),
         ("[storage]\ntype = \"postgresql\"\nurl = \"postgres://h/d?password=x\"", "storage.url"),
         ("[storage]\ntype = \"mysql\"", "storage.type"),
@@ -130,8 +130,8 @@ fn a_database_url_is_taken_from_where_it_is_kept() {
     std::fs::write(file.path(), "postgres://u:hunter2@h/d\n").unwrap();
     let storage = Storage { url_file: file.path().to_owned(), ..Storage::default() };
     assert_eq!(storage.resolve_url().unwrap().expose(), "postgres://u:hunter2@h/d");
-    let storage = Storage { url_env: "LEASEHOLD_NO_SUCH_VARIABLE".into(), ..Storage::default() };
-    assert_eq!(storage.resolve_url().unwrap_err().key, "storage.url_env");
+    let storage = Storage { url_file: "/nonexistent/url".into(), ..Storage::default() };
+    assert_eq!(storage.resolve_url().unwrap_err().key, "storage.url_file");
     let storage = Storage { url: "postgres://h/d".into(), ..Storage::default() };
     assert_eq!(storage.resolve_url().unwrap().expose(), "postgres://h/d");
 }

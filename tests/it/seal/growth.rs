@@ -1,7 +1,6 @@
 //! A server that works all day needs no more memory in the evening than at noon.
 
 use super::day::{self, furnish, round};
-use super::*;
 use crate::support::broker::{Broker, Setup};
 
 /// Requests before and between the two looks at the size of the process.

@@ -5,7 +5,7 @@
 //! twice: at the handshake ([`TrustStore::accepts`]) and at every request ([`TrustStore::judge`]).
 //! The second answer is kept with the peer and costs two comparisons until something changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -98,6 +98,9 @@ struct State {
     bundles: Vec<TrustBundle>,
     roles: Vec<(Arc<str>, RoleTrust)>,
     crls: Crls,
+    // For each source, bundles first: which one asks the same of a chain. A CA is often the bundle of
+    // the configuration and the own CA of several roles; its signatures are looked at once.
+    alike: Vec<usize>,
     // What the handshake found need not be computed again for the first request, nor for the next
     // connection of the same workload. Gone with the state, so that any change of anchors or lists
     // empties it; refusals are never kept here, so that strangers cannot fill it.
@@ -271,14 +274,30 @@ impl Sources {
             let mount: Arc<str> = mount.as_str().into();
             roles.iter().map(move |role| (mount.clone(), role.clone()))
         });
+        let (bundles, roles): (Vec<_>, Vec<_>) = (bundles.collect(), roles.collect());
         State {
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
-            bundles: bundles.collect(),
-            roles: roles.collect(),
+            alike: alike(&bundles, &roles, &crls),
+            bundles,
+            roles,
             crls,
             verified: Cache::new(CHAINS_MAX),
         }
     }
+}
+
+/// For each source, the first that has the same anchors and treats absent lists alike. The lists
+/// themselves are the same for all.
+fn alike(bundles: &[TrustBundle], roles: &[(Arc<str>, RoleTrust)], crls: &Crls) -> Vec<usize> {
+    let mut first = HashMap::new();
+    let bundles = bundles.iter().map(|bundle| (&bundle.anchors, bundle.crls.unknown()));
+    let roles = roles.iter().map(|(_, role)| (&role.anchors, crls.unknown()));
+    let sources = bundles.chain(roles).enumerate();
+    sources
+        .map(|(source, (anchors, unknown))| {
+            *first.entry((anchors.certificates(), unknown)).or_insert(source)
+        })
+        .collect()
 }
 
 impl State {
@@ -389,7 +408,7 @@ impl State {
         crls: &Crls,
         now: Timestamp,
     ) -> Result<VerifiedChain, ChainError> {
-        let key = (source, chain.digest);
+        let key = (self.alike.get(source).copied().unwrap_or(source), chain.digest);
         if let Some(known) = self.verified.get(&key)
             && known.from <= now
             && now < known.until

@@ -1,9 +1,8 @@
-//! The accept loop: from a socket to requests that know who sent them.
+//! From an accepted socket to requests that know who sent them.
 //!
 //! Handshakes run in parallel, each with a deadline, so a slow client delays nobody. All listeners
 //! share one [`Connections`], which bounds, counts, drains and closes them.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,8 +35,6 @@ const BUFFER_BYTES_MIN: usize = 8 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a quiet HTTP/2 client may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Rest after the system refused to accept, most likely for want of file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Bounds on connections and on the requests in them.
 #[derive(Clone, Copy, Debug)]
@@ -172,77 +170,48 @@ impl Connections {
     }
 }
 
-/// One listening socket.
-pub struct Listening {
-    /// Its name in logs, metrics and audit entries.
-    pub name: Arc<str>,
-    /// The socket.
-    pub socket: TcpListener,
-    /// Its TLS.
-    pub tls: Arc<ListenerTls>,
+/// What the connections of one listening socket have in common.
+pub(super) struct Entrance {
+    pub(super) name: Arc<str>,
+    pub(super) tls: Arc<ListenerTls>,
+    pub(super) app: Router,
+    pub(super) connections: Arc<Connections>,
+    pub(super) stop: CancellationToken,
+    /// The runtime that the connections run on.
+    pub(super) workers: Handle,
 }
 
-impl Listening {
-    /// Accepts connections and answers their requests from `app`, until `stop`. Connections that
-    /// are open then finish their requests in progress; [`Connections::drain`] waits for them.
-    pub async fn serve(self, app: Router, connections: Arc<Connections>, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            let (tcp, remote) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    self.not_accepted(&error).await;
-                    continue;
-                }
-            };
-            let listener = self.name.clone();
-            let Ok(permit) = connections.permits.clone().try_acquire_owned() else {
-                metrics::counter!("leasehold_connections_refused_total", "listener" => listener)
-                    .increment(1);
-                continue;
-            };
-            let connection = Connection {
-                info: ConnectionInfo {
-                    peer: None,
-                    remote,
-                    listener,
-                    id: connections.last_id.fetch_add(1, Ordering::Relaxed) + 1,
-                },
-                tls: self.tls.clone(),
-                app: app.clone(),
-                closing: connections.current.load_full(),
-                all: connections.clone(),
-                stop: stop.clone(),
-            };
-            connections.tasks.spawn(async move {
-                connection.run(tcp).await;
-                drop(permit);
-            });
-        }
-    }
-
-    async fn not_accepted(&self, error: &io::Error) {
-        let client_gone = matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionRefused
-        );
-        if !client_gone {
-            tracing::error!(listener = %self.name, %error, "a connection was not accepted");
-            tokio::time::sleep(ACCEPT_REST).await;
-        }
-    }
-
-    /// The address that is listened on.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+impl Entrance {
+    /// Lets a connection in, or closes it when there are too many.
+    pub(super) fn admit(&self, tcp: std::net::TcpStream, remote: SocketAddr) {
+        let connections = &self.connections;
+        let listener = self.name.clone();
+        let Ok(permit) = connections.permits.clone().try_acquire_owned() else {
+            metrics::counter!("leasehold_connections_refused_total", "listener" => listener)
+                .increment(1);
+            return;
+        };
+        let connection = Connection {
+            info: ConnectionInfo {
+                peer: None,
+                remote,
+                listener,
+                id: connections.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            },
+            tls: self.tls.clone(),
+            app: self.app.clone(),
+            closing: connections.current.load_full(),
+            all: connections.clone(),
+            stop: self.stop.clone(),
+        };
+        let running = async move {
+            match TcpStream::from_std(tcp) {
+                Ok(tcp) => connection.run(tcp).await,
+                Err(error) => tracing::error!(%error, "a connection cannot be watched"),
+            }
+            drop(permit);
+        };
+        connections.tasks.spawn_on(running, &self.workers);
     }
 }
 

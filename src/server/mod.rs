@@ -13,6 +13,7 @@ pub mod files;
 mod host;
 pub mod key_text;
 pub mod key_transfer;
+pub mod listening;
 pub mod openapi;
 pub mod outgoing;
 pub mod policy_text;
@@ -32,15 +33,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::trust::TrustStore;
 use crate::types::time::Clock;
-use accept::{ConnectionLimits, Connections, Listening};
+use accept::{ConnectionLimits, Connections};
 use config::Config;
 use files::{FileError, Loaded};
+use listening::Listening;
 use reload::Reloader;
 use tls::{ListenerTls, TlsError};
 
@@ -76,8 +77,8 @@ impl Listeners {
             let tls = Arc::new(tls);
             reloader.watch_listener(listener, digest, tls.clone());
             let unbound = |source| BindError::Address { address: listener.address.clone(), source };
-            let socket = TcpListener::bind(&listener.address).await.map_err(unbound)?;
-            listening.push(Listening { name: listener.name.as_str().into(), socket, tls });
+            let bound = Listening::bind(&listener.name, &listener.address, tls).await;
+            listening.push(bound.map_err(unbound)?);
         }
         let connections = Connections::new(limits, clock);
         let drain_timeout = config.server.drain_timeout.duration();
@@ -89,7 +90,7 @@ impl Listeners {
     /// # Errors
     /// When the system does not tell.
     pub fn addresses(&self) -> io::Result<Vec<(Arc<str>, SocketAddr)>> {
-        self.listening.iter().map(|one| Ok((one.name.clone(), one.address()?))).collect()
+        self.listening.iter().map(|one| Ok((one.name().clone(), one.address()?))).collect()
     }
 
     /// The connections of all listeners, for closing them on seal.
@@ -103,7 +104,12 @@ impl Listeners {
         for one in self.listening {
             accepting.spawn(one.serve(app.clone(), self.connections.clone(), stop.clone()));
         }
-        while accepting.join_next().await.is_some() {}
+        while let Some(ended) = accepting.join_next().await {
+            if let Err(error) = ended.unwrap_or_else(|failed| Err(io::Error::other(failed))) {
+                tracing::error!(%error, "a listener has ended, and the server with it");
+                stop.cancel();
+            }
+        }
         self.connections.drain(self.drain_timeout).await;
     }
 }

@@ -16,14 +16,14 @@ use leasehold::core::spiffe::TrustDomain;
 use leasehold::core::trust::{TrustBundle, TrustStore};
 use leasehold::crypto::x509::Anchors;
 use leasehold::crypto::x509::crl::Crls;
-use leasehold::server::accept::{ConnectionLimits, Connections, Listening};
+use leasehold::server::accept::{ConnectionLimits, Connections};
 use leasehold::server::config::{ClientCertificate, Config};
+use leasehold::server::listening::Listening;
 use leasehold::server::tls::{ListenerTls, ServerIdentity};
 use leasehold::types::secret::SecretString;
 use leasehold::types::time::SystemClock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::pki::{Ca, Issued, Spec};
@@ -90,8 +90,7 @@ impl Edge {
             ServerIdentity::from_pem(shown.pem().as_bytes(), shown.key_pem.as_bytes()).unwrap();
         let clock = Arc::new(SystemClock);
         let tls = ListenerTls::new(identity, mode, trust, clock.clone()).unwrap();
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listening = Listening { name: "api".into(), socket, tls: Arc::new(tls) };
+        let listening = Listening::bind("api", "127.0.0.1:0", Arc::new(tls)).await.unwrap();
         let address = listening.address().unwrap();
         let connections =
             Connections::new(ConnectionLimits::from_config(&Config::default()), clock);

@@ -19,8 +19,9 @@ use leasehold::core::spiffe::TrustDomain;
 use leasehold::core::trust::{RoleTrust, TrustBundle, TrustStore};
 use leasehold::crypto::x509::Anchors;
 use leasehold::crypto::x509::crl::Crls;
-use leasehold::server::accept::{ConnectionLimits, Connections, Listening};
+use leasehold::server::accept::{ConnectionLimits, Connections};
 use leasehold::server::config::{ClientCertificate, Config};
+use leasehold::server::listening::Listening;
 use leasehold::server::tls::{ListenerTls, ServerIdentity};
 use leasehold::types::time::{Clock, ManualClock, Timestamp};
 use rcgen::ExtendedKeyUsagePurpose as Eku;
@@ -132,8 +133,7 @@ impl Broker {
         let identity =
             ServerIdentity::from_pem(shown.pem().as_bytes(), shown.key_pem.as_bytes()).unwrap();
         let tls = ListenerTls::new(identity, mode, app.trust.clone(), app.clock.clone()).unwrap();
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listening = Listening { name: "api".into(), socket, tls: Arc::new(tls) };
+        let listening = Listening::bind("api", "127.0.0.1:0", Arc::new(tls)).await.unwrap();
         let address = listening.address().unwrap();
         let connections = Connections::new(limits, app.clock.clone());
         let stop = CancellationToken::new();
@@ -141,7 +141,7 @@ impl Broker {
         let drained = tokio::spawn({
             let connections = connections.clone();
             async move {
-                serving.await;
+                serving.await.unwrap();
                 connections.drain(drain).await;
             }
         });

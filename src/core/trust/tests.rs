@@ -27,6 +27,10 @@ fn peer(issued: &Issued) -> VerifiedPeer {
     VerifiedPeer::from_handshake(std::slice::from_ref(&issued.der)).unwrap()
 }
 
+fn role_of(name: &str, ca: &Ca) -> RoleTrust {
+    RoleTrust { role: name.into(), anchors: anchors(ca), pinned: Vec::new() }
+}
+
 fn refused(error: ChainError) -> Result<Arc<TrustVerdict>, TrustError> {
     Err(TrustError::Chain(error))
 }
@@ -116,6 +120,31 @@ fn a_chain_that_was_verified_once_is_not_trusted_for_ever() {
     assert_eq!(accepts(&leaf, 0), Ok(()));
     store.set_role_crls("cert/", lists(&ca, &[&[9]]));
     assert_eq!(accepts(&leaf, 0), Err(ChainError::Revoked));
+}
+
+#[test]
+fn sources_with_one_ca_are_told_apart_by_what_they_ask() {
+    let ca = Ca::root("a");
+    let strict =
+        TrustBundle::new("strict", None, anchors(&ca), Crls::new(UnknownStatus::Refuse)).unwrap();
+    let store = TrustStore::new();
+    for bundles in [
+        vec![bundle("lenient", None, &ca), strict.clone()],
+        vec![strict.clone(), bundle("lenient", None, &ca)],
+        vec![bundle("other", None, &Ca::root("a")), strict, bundle("lenient", None, &ca)],
+    ] {
+        store.set_bundles(bundles);
+        // Of the lenient kind as well, and of another key with the same name.
+        store.set_role_anchors(
+            "cert/",
+            vec![role_of("same", &ca), role_of("other", &Ca::root("a"))],
+        );
+        for _ in 0..2 {
+            let verdict = by_cn(&store, &ca).unwrap();
+            assert_eq!(verdict.bundles().collect::<Vec<_>>(), ["lenient"]);
+            assert!(verdict.by_role("cert/", "same") && !verdict.by_role("cert/", "other"));
+        }
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub enum ExpiredCrl {
 }
 
 /// What becomes of a certificate that no current list covers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UnknownStatus {
     /// It is accepted: lists are optional.
     #[default]
@@ -242,6 +242,11 @@ impl Crls {
     /// No list yet; `unknown` says what becomes of certificates that none covers.
     pub fn new(unknown: UnknownStatus) -> Self {
         Self { entries: Vec::new(), unknown }
+    }
+
+    /// What becomes of certificates that none covers.
+    pub fn unknown(&self) -> UnknownStatus {
+        self.unknown
     }
 
     /// Adds one list.

@@ -118,6 +118,21 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
 }
 
 #[tokio::test]
+async fn connections_are_taken_while_the_runtime_is_busy() {
+    let broker = start(limits()).await;
+    assert_eq!(broker.who_am_i(&broker.friend()).await.0, 200, "it listens");
+    until(|| broker.connections.active() == 0).await;
+    // No await from here on: the one thread that runs tasks is kept busy.
+    let kept: Vec<_> =
+        (0..300).map(|_| std::net::TcpStream::connect(broker.address).unwrap()).collect();
+    let begun = std::time::Instant::now();
+    while broker.connections.active() < kept.len() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", broker.connections.active());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
 async fn connections_without_requests_are_closed() {
     let first = Duration::from_millis(50);
     let broker = start(ConnectionLimits { header_timeout: first, ..limits() }).await;

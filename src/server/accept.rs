@@ -3,6 +3,7 @@
 //! Handshakes run in parallel, each with a deadline, so a slow client delays nobody. All listeners
 //! share one [`Connections`], which bounds, counts, drains and closes them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -183,15 +184,37 @@ pub(super) struct Entrance {
 
 impl Entrance {
     /// Lets a connection in, or closes it when there are too many.
-    pub(super) fn admit(&self, tcp: std::net::TcpStream, remote: SocketAddr) {
+    pub(super) fn admit(&self, tcp: TcpStream, remote: SocketAddr) {
+        let Some(place) = self.place(remote) else { return };
+        self.connections.tasks.spawn_on(place.run(tcp), &self.workers);
+    }
+
+    /// The same, from outside of the runtime.
+    ///
+    /// # Errors
+    /// When the system does not let the connection be watched.
+    pub(super) fn admit_from_outside(
+        &self,
+        tcp: std::net::TcpStream,
+        remote: SocketAddr,
+    ) -> io::Result<()> {
+        let Some(place) = self.place(remote) else { return Ok(()) };
+        tcp.set_nonblocking(true)?;
+        let _runtime = self.workers.enter();
+        self.connections.tasks.spawn_on(place.run(TcpStream::from_std(tcp)?), &self.workers);
+        Ok(())
+    }
+
+    /// A place among the connections, while there is one.
+    fn place(&self, remote: SocketAddr) -> Option<Connection> {
         let connections = &self.connections;
         let listener = self.name.clone();
         let Ok(permit) = connections.permits.clone().try_acquire_owned() else {
             metrics::counter!("leasehold_connections_refused_total", "listener" => listener)
                 .increment(1);
-            return;
+            return None;
         };
-        let connection = Connection {
+        Some(Connection {
             info: ConnectionInfo {
                 peer: None,
                 remote,
@@ -203,15 +226,8 @@ impl Entrance {
             closing: connections.current.load_full(),
             all: connections.clone(),
             stop: self.stop.clone(),
-        };
-        let running = async move {
-            match TcpStream::from_std(tcp) {
-                Ok(tcp) => connection.run(tcp).await,
-                Err(error) => tracing::error!(%error, "a connection cannot be watched"),
-            }
-            drop(permit);
-        };
-        connections.tasks.spawn_on(running, &self.workers);
+            _permit: permit,
+        })
     }
 }
 
@@ -222,6 +238,7 @@ struct Connection {
     closing: Arc<Closing>,
     all: Arc<Connections>,
     stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {

@@ -1,8 +1,9 @@
 //! The accept loop: taking connections from the system as they come.
 //!
-//! On a thread of its own. When thousands of services start at once, each task of the runtime waits
-//! behind the handshakes of others. A socket that waits with them fills up; what does not fit is dropped
-//! by the system, and the client tries again after one second, then three, then seven.
+//! Two take them. A task of the runtime, which costs least; and a thread that is not held up when
+//! thousands of services start at once and each task waits behind the handshakes of others. A socket
+//! that waits with them fills up; what does not fit is dropped by the system, and the client tries again
+//! after one second, then three, then seven.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpSocket, lookup_host};
-use tokio::runtime::{self, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Connections, Entrance};
@@ -22,6 +23,10 @@ use super::tls::ListenerTls;
 /// Connections that the system may keep until they are accepted. Linux takes `net.core.somaxconn` where
 /// that is less.
 const BACKLOG: u32 = 65_535;
+/// How long the runtime may leave a connection on the socket. Short beside what fills it.
+const HEAD_START: Duration = Duration::from_millis(5);
+/// How often the thread looks whether it is to end.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Rest after the system refused to accept, most likely for want of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -74,16 +79,26 @@ impl Listening {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let Self { name, socket, tls } = self;
-        let workers = Handle::current();
-        let entrance = Entrance { name, tls, app, connections, stop, workers };
-        let (done, ended) = oneshot::channel();
-        // Not one of the runtime's threads for blocking work: its end would wait for this one's.
-        thread::Builder::new().name("accept".into()).spawn(move || {
-            let own = runtime::Builder::new_current_thread().enable_all().build();
-            // Nobody listens any more when the whole server is gone.
-            let _ = done.send(own.and_then(|own| own.block_on(accept(socket, &entrance))));
-        })?;
-        ended.await.map_err(io::Error::other)?
+        let (workers, stopped) = (Handle::current(), stop.clone());
+        let spare = socket.try_clone()?;
+        let entrance = Arc::new(Entrance { name, tls, app, connections, stop, workers });
+        let relief = entrance.clone();
+        thread::Builder::new().name("accept".into()).spawn(move || relieve(&spare, &relief))?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = stopped.cancelled() => return Ok(()),
+            };
+            match accepted {
+                Ok((tcp, remote)) => entrance.admit(tcp, remote),
+                Err(error) if is_client_gone(&error) => {}
+                Err(error) => {
+                    not_accepted(&entrance, &error);
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
     }
 }
 
@@ -98,30 +113,38 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-async fn accept(socket: TcpListener, entrance: &Entrance) -> io::Result<()> {
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = entrance.stop.cancelled() => return Ok(()),
-        };
-        // Watched from here on by the runtime that it is served on.
-        match accepted.and_then(|(tcp, remote)| Ok((tcp.into_std()?, remote))) {
-            Ok((tcp, remote)) => entrance.admit(tcp, remote),
-            Err(error) => not_accepted(&entrance.name, &error).await,
+/// Takes what the runtime leaves on the socket for longer than a moment.
+fn relieve(socket: &TcpListener, entrance: &Entrance) {
+    while !entrance.stop.is_cancelled() {
+        let mut ready = [PollFd::new(socket, PollFlags::IN)];
+        if !poll(&mut ready, Some(&LOOK_EVERY)).is_ok_and(|ready| ready > 0) {
+            continue;
+        }
+        thread::sleep(HEAD_START);
+        loop {
+            match socket.accept() {
+                Ok((tcp, remote)) => {
+                    if let Err(error) = entrance.admit_from_outside(tcp, remote) {
+                        not_accepted(entrance, &error);
+                    }
+                }
+                Err(error) if is_client_gone(&error) => {}
+                // Taken by the runtime; or a failure, which is the runtime's to tell and to rest after.
+                Err(_) => break,
+            }
         }
     }
 }
 
-async fn not_accepted(listener: &str, error: &io::Error) {
-    let client_gone = matches!(
+fn not_accepted(entrance: &Entrance, error: &io::Error) {
+    tracing::error!(listener = %entrance.name, %error, "a connection was not accepted");
+}
+
+fn is_client_gone(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
-    );
-    if !client_gone {
-        tracing::error!(listener, %error, "a connection was not accepted");
-        tokio::time::sleep(ACCEPT_REST).await;
-    }
+    )
 }

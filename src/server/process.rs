@@ -9,6 +9,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
 };
+use rustix::thread::disable_transparent_huge_pages;
 use sd_notify::NotifyState;
 
 /// What hardening achieved.
@@ -29,6 +30,9 @@ pub fn harden(lock_memory: bool) -> Result<Hardening, ProcessError> {
         .map_err(|error| ProcessError::CoreDumps(error.into()))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| ProcessError::CoreDumps(error.into()))?;
+    // A huge page holds many small things, and is resident whole while one of them lives: half of what
+    // an idle server would take. Kernels without such pages need not be told.
+    let _ = disable_transparent_huge_pages(true);
     let memory_locked = lock_memory && lock_all_memory();
     Ok(Hardening { memory_locked })
 }

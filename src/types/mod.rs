@@ -4,4 +4,5 @@ pub mod glob;
 pub mod id;
 pub mod path;
 pub mod secret;
+pub mod sync;
 pub mod time;

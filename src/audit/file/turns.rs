@@ -9,13 +9,14 @@
 //! A write that hangs holds up one task and the thread it runs on, never a second: whoever comes later
 //! finds the writer taken, and waits for the bounded time that the broker gives everybody.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::writer::Writer;
 use crate::core::audit::{PreparedEntry, SinkError, Turn};
+use crate::types::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::time::Clock;
 
 /// A write that took longer is a sign of a disk that may block: the thread writes for a while then.

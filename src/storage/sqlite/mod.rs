@@ -1,18 +1,20 @@
 //! The embedded store: one SQLite file in WAL mode, opened by one process.
 //!
-//! One thread owns the connection that writes and commits whatever is queued in one transaction (see
-//! `writer`); a few threads own connections that read (see `reader`). Both are fed by bounded
-//! queues: a full one answers [`StorageError::Busy`]. Connections never leave this module.
+//! One thread owns the connection that writes (see `committer`) and commits whatever is queued in one
+//! transaction (see `writer`); a few threads own connections that read (see `reader`). Both are fed by
+//! bounded queues: a full one answers [`StorageError::Busy`]. Connections never leave this module.
 
 mod apply;
+mod committer;
 mod file;
 mod read;
 mod reader;
 mod space;
+mod threads;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode};
@@ -26,7 +28,9 @@ use crate::crypto::blind::Tag;
 use crate::crypto::envelope::SealedRecord;
 use crate::types::id::NamespaceId;
 use crate::types::time::Timestamp;
+use committer::Committer;
 use reader::Readers;
+use threads::Threads;
 use writer::{Job, Writer};
 
 /// What may be tuned. The defaults suit a server of a few cores.
@@ -51,15 +55,8 @@ impl Default for SqliteOptions {
 /// The store on one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStorage {
-    /// Taken out by [`Storage::close`]; the threads end when their queues are gone and empty.
-    threads: RwLock<Option<Threads>>,
+    threads: Threads,
     invalidations: broadcast::Sender<Invalidation>,
-}
-
-#[derive(Debug)]
-struct Threads {
-    writer: Writer,
-    readers: Readers,
 }
 
 impl SqliteStorage {
@@ -78,14 +75,11 @@ impl SqliteStorage {
         let readers = (0..options.readers.max(1))
             .map(|_| file::connect_to_read(path))
             .collect::<Result<Vec<_>, _>>()?;
-        let threads = Threads {
-            readers: Readers::start(readers, options.read_queue_max)?,
-            writer: Writer::start(path, connection, lock, options)?,
-        };
-        Ok(Arc::new(Self {
-            threads: RwLock::new(Some(threads)),
-            invalidations: broadcast::Sender::new(1),
-        }))
+        let readers = Readers::start(readers, options.read_queue_max)?;
+        let committer = Committer::new(path, connection, lock);
+        let writer = Writer::start(committer, options.write_queue_max, options.group_batches_max)?;
+        let threads = Threads::new(writer, readers);
+        Ok(Arc::new(Self { threads, invalidations: broadcast::Sender::new(1) }))
     }
 
     async fn read<T: Send + 'static>(
@@ -95,12 +89,10 @@ impl SqliteStorage {
     ) -> Result<T, StorageError> {
         let _timer = Timer::start(op);
         let (reply, answer) = oneshot::channel();
-        self.with_threads(|threads| {
-            threads.readers.submit(Box::new(move |connection| {
-                // Nobody waits for the answer when the request was given up.
-                let _ = reply.send(question(connection));
-            }))
-        })?;
+        self.threads.read(Box::new(move |connection| {
+            // Nobody waits for the answer when the request was given up.
+            let _ = reply.send(question(connection));
+        }))?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -111,17 +103,8 @@ impl SqliteStorage {
     ) -> Result<T, StorageError> {
         let _timer = Timer::start(op);
         let (reply, answer) = oneshot::channel();
-        let job = job(reply);
-        self.with_threads(|threads| threads.writer.submit(job))?;
+        self.threads.write(job(reply))?;
         answer.await.map_err(|_| closed())?
-    }
-
-    fn with_threads(
-        &self,
-        act: impl FnOnce(&Threads) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);
-        act(threads.as_ref().ok_or_else(closed)?)
     }
 }
 
@@ -236,16 +219,9 @@ impl Storage for SqliteStorage {
     }
 
     async fn close(&self) {
-        let threads = self.threads.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Threads { writer, readers }) = threads {
-            // Readers first: the last connection to close is the one that empties the WAL.
-            let ended = tokio::task::spawn_blocking(move || {
-                readers.finish();
-                writer.finish();
-            });
-            if ended.await.is_err() {
-                tracing::error!("a thread of the store ended in a panic");
-            }
+        let Some(running) = self.threads.take() else { return };
+        if tokio::task::spawn_blocking(move || running.finish()).await.is_err() {
+            tracing::error!("a thread of the store ended in a panic");
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The threads that read.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
-use rusqlite::Connection;
-
-use super::{StorageError, closed};
+use super::{Connection, StorageError, closed};
+use crate::types::sync::Mutex;
+use crate::types::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use crate::types::sync::thread::{Builder, JoinHandle};
 
 /// A question together with where its answer goes.
 pub(super) type Question = Box<dyn FnOnce(&Connection) + Send>;
@@ -27,7 +26,7 @@ impl Readers {
             .into_iter()
             .map(|connection| {
                 let questions = questions.clone();
-                std::thread::Builder::new()
+                Builder::new()
                     .name("store-reader".to_owned())
                     .spawn(move || answer(&connection, &questions))
                     .map_err(|error| StorageError::Unavailable(Box::new(error)))

@@ -1,0 +1,5 @@
+//! Stands for `crate::crypto`.
+
+pub mod envelope {
+    pub struct SealedRecord;
+}

@@ -1,0 +1,4 @@
+//! Stands for `crate::types`.
+
+pub mod sync;
+pub mod time;

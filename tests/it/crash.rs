@@ -5,7 +5,9 @@
 //! The same clerks and the same check also meet what a machine does short of dying: disks that fail,
 //! clocks that are set, connections that break, and too little of everything.
 //!
-//! `LEASEHOLD_CRASH_KILLS` sets how often the storm kills, `LEASEHOLD_CRASH_SEED` repeats its choices.
+//! `LEASEHOLD_CRASH_KILLS` sets how often the storm kills, `LEASEHOLD_CRASH_SEED` repeats its choices;
+//! `LEASEHOLD_DISK_POINTS` and `LEASEHOLD_POWER_CUTS` set how many operations on files fail and at how many
+//! the power is cut, `LEASEHOLD_PAUSE_SECS` how long a server stands still.
 
 mod check;
 mod clerk;
@@ -14,13 +16,20 @@ mod commits;
 mod disk;
 mod network;
 mod pause;
+mod plants;
 mod points;
+mod power;
 mod relay;
 mod scarce;
+mod shim;
 mod storm;
+mod trail;
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,9 +57,42 @@ struct World {
     target: tokio_postgres::Client,
     /// How far the servers' clocks are ahead of this process's, in seconds.
     ahead: AtomicU64,
+    /// Says how far the servers' wall clocks are ahead, where those can be moved while they run.
+    clock: Option<tempfile::NamedTempFile>,
+    /// Longest wait for everything to be over that has to be.
+    settling_max: Duration,
+    trail: Mutex<trail::Trail>,
+}
+
+/// What puts `libfaketime` before a server: its wall clock is as far from the machine's as the file says.
+/// Its monotonic clock is the machine's.
+fn with_clock(file: &Path) -> Vec<(String, String)> {
+    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+    let library = places
+        .iter()
+        .map(|place| Path::new(place).join("faketime/libfaketime.so.1"))
+        .find(|library| library.exists())
+        .expect("libfaketime is installed");
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 impl World {
+    /// One server on SQLite, whose clock can be moved while it runs.
+    async fn with_clock(setup: Setup) -> Self {
+        let clock = tempfile::NamedTempFile::new().unwrap();
+        fs::write(clock.path(), "+0\n").unwrap();
+        let environment = with_clock(clock.path());
+        let world = Self::start(Setup { environment, ..setup }, 1).await;
+        Self { clock: Some(clock), ..world }
+    }
+
     /// One server on SQLite.
     async fn on_sqlite() -> Self {
         Self::start(Setup::default(), 1).await
@@ -86,6 +128,9 @@ impl World {
             prefix: format!("crash{}x", NUMBER.fetch_add(1, Ordering::Relaxed)),
             target,
             ahead: AtomicU64::new(0),
+            clock: None,
+            settling_max: check::SETTLING_MAX,
+            trail: Mutex::default(),
         };
         world.furnish().await;
         world
@@ -123,8 +168,43 @@ impl World {
         chrono::Utc::now().timestamp_millis() + ahead * 1000
     }
 
+    /// How far a server has to be put ahead when it starts.
     fn ahead(&self) -> Duration {
-        Duration::from_secs(self.ahead.load(Ordering::SeqCst))
+        match &self.clock {
+            Some(_) => Duration::ZERO,
+            None => Duration::from_secs(self.ahead.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Sets the wall clocks of servers, running or not, to that many seconds from the machine's. Where
+    /// they are followed, the caller says so by `counts`.
+    fn set_clocks(&self, secs: i64, counts: bool) {
+        let clock = self.clock.as_ref().expect("these clocks can be moved");
+        // In one step: it is read all the time.
+        let fresh = clock.path().with_extension("fresh");
+        fs::write(&fresh, format!("{secs:+}\n")).unwrap();
+        fs::rename(fresh, clock.path()).unwrap();
+        if counts {
+            self.ahead.store(u64::try_from(secs).unwrap(), Ordering::SeqCst);
+        }
+    }
+
+    /// So much time passes for servers that run that nothing from before is in anybody's hand any more.
+    fn pass_time_alive(&self) {
+        let ahead = self.ahead.load(Ordering::SeqCst) + LATER.as_secs();
+        self.set_clocks(i64::try_from(ahead).unwrap(), true);
+    }
+
+    /// The environment of the servers from the next start on, beside what moves their clocks.
+    fn set_environment(&self, node: usize, mut more: Vec<(String, String)>) {
+        for (name, value) in self.clock.iter().flat_map(|clock| with_clock(clock.path())) {
+            match more.iter_mut().find(|(known, _)| *known == name) {
+                // Both libraries.
+                Some((_, known)) => *known = format!("{known}:{value}"),
+                None => more.push((name, value)),
+            }
+        }
+        self.nodes[node].set_environment(more);
     }
 
     /// Starts a server again after it was killed, and unseals it.
@@ -137,14 +217,22 @@ impl World {
     /// Kills all servers and starts them again so much later that nothing of the dead is in anybody's
     /// hand any more.
     async fn pass_time(&self) {
-        self.ahead.fetch_add(LATER.as_secs(), Ordering::SeqCst);
         for node in &self.nodes {
             node.kill();
+        }
+        match &self.clock {
+            Some(_) => self.pass_time_alive(),
+            None => _ = self.ahead.fetch_add(LATER.as_secs(), Ordering::SeqCst),
         }
         for node in 0..self.nodes.len() {
             self.revive(node).await;
         }
     }
+}
+
+/// What a variable of the environment sets.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Random choices that a seed repeats.

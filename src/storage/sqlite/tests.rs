@@ -51,6 +51,17 @@ fn every_question_is_answered_by_an_index() {
     }
 }
 
+#[test]
+fn a_commit_waits_for_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.db");
+    drop(file::prepare(&path).unwrap());
+    let db = file::connect_to_write(&path).unwrap();
+    let mode: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!((mode.as_str(), synchronous), ("wal", 2), "2 is FULL");
+}
+
 #[tokio::test]
 async fn full_queues_answer_busy_at_once_and_lose_nothing_they_accepted() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! A client that works one request at a time and writes down what it was promised.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -29,6 +29,8 @@ pub struct Lost;
 /// Lifetimes of credentials, in seconds: one that outlives the test, one that ends during it.
 pub const LONG: i64 = 24 * 3600;
 pub const BRIEF: i64 = 2;
+/// Lifetimes of tokens, in seconds.
+const TOKENS: [i64; 2] = [160 * 3600, 20 * 3600];
 /// What a renewal asks for, in seconds.
 const RENEWED: i64 = 30 * 3600;
 /// Acts for each rotation of the keys, on average.
@@ -62,6 +64,9 @@ pub struct Token {
     pub standing: Standing,
     /// Whether anything happened to it since it was last looked at.
     pub touched: bool,
+    /// In the servers' milliseconds: until when it lives at least, and at most.
+    pub lives_until: i64,
+    pub over_at: i64,
 }
 
 /// What was promised about a credential.
@@ -91,10 +96,26 @@ pub struct Credential {
     /// In the servers' milliseconds: until when it lives at least, and at most.
     pub lives_until: i64,
     pub over_at: i64,
+    /// When its role ends it at the latest, however often it is renewed.
+    pub max_at: i64,
+    /// What a renewal that nobody heard of may have told the target.
+    pub told_at_most: Option<i64>,
+    /// When it was answered.
+    pub answered_at: Option<Instant>,
+    /// Whether the audit was seen to say so.
+    pub recorded: bool,
     /// The token that it was asked for with, when it ends with that.
     pub owner: Option<usize>,
     /// Whether anything happened to it since it was last tried.
     pub touched: bool,
+}
+
+/// A request that was answered.
+#[derive(Debug)]
+pub struct Answered {
+    pub at: Instant,
+    pub id: String,
+    pub path: String,
 }
 
 /// A connection to a server, and the token that may do everything.
@@ -120,7 +141,7 @@ pub struct Clerk {
     pub tokens: Vec<Token>,
     pub credentials: Vec<Credential>,
     /// The requests that were answered since this was last looked at.
-    pub answered: Vec<String>,
+    pub answered: Vec<Answered>,
     /// What the server failed with.
     pub failures: Vec<String>,
 }
@@ -156,12 +177,16 @@ impl Clerk {
             panic!("{method} {path} hangs:\n{}", activity());
         };
         let answer = outcome.map_err(|_| Lost)?;
+        // Where the audit takes no entry, the answer is this one, and without.
+        if answer.status != 503 {
+            let id = answer.header("x-request-id").unwrap().to_owned();
+            self.answered.push(Answered { at: Instant::now(), id, path: path.to_owned() });
+        }
         if answer.status >= 500 {
             self.failures.push(format!("{method} {path}: {} {}", answer.status, answer.body));
             return Err(Lost);
         }
         assert!(answer.status < 400, "{method} {path}: {} {}", answer.status, answer.body);
-        self.answered.push(answer.header("x-request-id").unwrap().to_owned());
         Ok(answer)
     }
 
@@ -191,12 +216,20 @@ impl Clerk {
         Ok(())
     }
 
-    /// Makes a token that may do everything.
-    pub async fn make_token(&mut self, desk: &Desk) -> Result<(), Lost> {
-        let body = json!({ "policies": ["root"], "ttl": "160h" });
+    /// Makes a token that may do everything. Every other one ends before what is leased with it
+    /// otherwise would.
+    pub async fn make_token(&mut self, world: &World, desk: &Desk) -> Result<(), Lost> {
+        let lifetime = TOKENS[self.tokens.len() % TOKENS.len()];
+        let body = json!({ "policies": ["root"], "ttl": lifetime });
+        let asked_at = world.now();
         let made = self.send(desk, ("POST", "auth/token/create"), &[], body).await?.ok();
-        let token = text(&made["auth"]["client_token"]);
-        self.tokens.push(Token { token, standing: Standing::Live, touched: true });
+        self.tokens.push(Token {
+            token: text(&made["auth"]["client_token"]),
+            standing: Standing::Live,
+            touched: true,
+            lives_until: asked_at + lifetime * 1000 - 1000,
+            over_at: world.now() + lifetime * 1000 + 1000,
+        });
         Ok(())
     }
 
@@ -240,7 +273,7 @@ impl Clerk {
             "max_ttl": 2 * lifetime,
         });
         self.send(desk, ("POST", &format!("database/roles/{role}")), &[], body).await?;
-        let (lives_until, over_at) = (i64::MIN, world.now() + (lifetime + 60) * 1000);
+        let over_at = world.now() + (lifetime + 60) * 1000;
         let nothing = String::new;
         self.credentials.push(Credential {
             role: role.clone(),
@@ -248,8 +281,12 @@ impl Clerk {
             lease: nothing(),
             user: nothing(),
             password: nothing(),
-            lives_until,
+            lives_until: i64::MIN,
             over_at,
+            max_at: over_at + lifetime * 1000,
+            told_at_most: None,
+            answered_at: None,
+            recorded: false,
             owner,
             touched: true,
         });
@@ -265,9 +302,11 @@ impl Clerk {
             let body = json!({ "token": answer["wrap_info"]["token"] });
             answer = self.send(desk, ("POST", "sys/wrapping/unwrap"), &[], body).await?.ok();
         }
+        let max_at = world.now() + 2 * lifetime * 1000 + 1000;
         let lifetime = answer["lease_duration"].as_i64().unwrap() * 1000;
         let one = &mut self.credentials[last];
         one.fate = Fate::Live;
+        (one.answered_at, one.max_at) = (Some(Instant::now()), max_at);
         one.lease = text(&answer["lease_id"]);
         one.user = text(&answer["data"]["username"]);
         one.password = text(&answer["data"]["password"]);
@@ -282,11 +321,13 @@ impl Clerk {
         let body = json!({ "lease_id": one.lease, "increment": RENEWED });
         // It may be prolonged without anybody hearing of it.
         one.over_at = one.over_at.max(world.now() + (RENEWED + 60) * 1000);
+        one.told_at_most = Some(one.over_at);
         let asked_at = world.now();
         let answer = self.send(desk, ("POST", "sys/leases/renew"), &[], body).await?.ok();
         let lifetime = answer["lease_duration"].as_i64().unwrap() * 1000;
         let one = &mut self.credentials[index];
         one.lives_until = one.lives_until.max(asked_at + lifetime - 1000);
+        (one.over_at, one.told_at_most) = (world.now() + lifetime + 1000, None);
         one.touched = true;
         Ok(())
     }
@@ -326,14 +367,16 @@ impl Clerk {
             .collect()
     }
 
-    fn live_tokens(&self) -> Vec<usize> {
+    fn live_tokens(&self, world: &World) -> Vec<usize> {
+        let soon = world.now() + 60_000;
+        let live = |one: &Token| one.standing == Standing::Live && one.lives_until > soon;
         let all = self.tokens.iter().enumerate();
-        all.filter(|(_, one)| one.standing == Standing::Live).map(|(index, _)| index).collect()
+        all.filter(|(_, one)| live(one)).map(|(index, _)| index).collect()
     }
 
     /// Does something.
     pub async fn act(&mut self, world: &World, desk: &Desk, dice: &mut Dice) -> Result<(), Lost> {
-        let (mut held, mut tokens) = (self.held(world), self.live_tokens());
+        let (mut held, mut tokens) = (self.held(world), self.live_tokens(world));
         let slot = dice.below(SLOTS);
         if dice.below(KEYS_ROTATED_ONE_IN) == 0 {
             return self.send(desk, ("POST", "sys/rotate"), &[], Value::Null).await.map(|_| ());
@@ -346,10 +389,10 @@ impl Clerk {
         match choice {
             0..5 => self.write_secret(desk, slot).await,
             5..7 => self.write_policy(desk, slot).await,
-            7..9 => self.make_token(desk).await,
+            7..9 => self.make_token(world, desk).await,
             9 => match dice.pick(&mut tokens) {
                 Some(index) => self.revoke_token(desk, *index).await,
-                None => self.make_token(desk).await,
+                None => self.make_token(world, desk).await,
             },
             10..13 => self.lease(world, desk, LONG, None, false).await,
             13 => self.lease(world, desk, LONG, None, true).await,

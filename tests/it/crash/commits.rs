@@ -14,7 +14,7 @@ pub async fn run_errands(clerk: &mut Clerk, world: &World) -> Result<(), Lost> {
         clerk.write_secret(&desk, 0).await?;
         clerk.write_policy(&desk, 0).await?;
     }
-    clerk.make_token(&desk).await?;
+    clerk.make_token(world, &desk).await?;
     let token = clerk.tokens.len() - 1;
     let first = clerk.credentials.len();
     clerk.lease(world, &desk, LONG, None, false).await?;

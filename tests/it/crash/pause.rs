@@ -1,15 +1,19 @@
 //! A node that stands still for longer than anything may stay in its hand, as a paused machine does,
 //! while another goes on; and that then wakes up in the middle of what it was doing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use rustls::version::TLS13;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
 use super::clerk::{BRIEF, Clerk, Desk, LONG};
-use super::{CREATE, LATER, World};
+use super::{CREATE, Dice, LATER, World, number};
+use crate::support::broker::Setup;
 use crate::support::wire::{Client, answer, send, soon};
 
 /// A node that waits on the target for a lock that the test has.
@@ -48,7 +52,7 @@ impl Stuck {
 async fn join_later(world: &mut World) {
     let other = world.nodes[0].beside_later(LATER).await;
     world.nodes.push(other);
-    world.ahead.store(LATER.as_secs(), std::sync::atomic::Ordering::SeqCst);
+    world.ahead.store(LATER.as_secs(), Ordering::SeqCst);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,4 +109,44 @@ async fn a_node_that_stops_while_it_issues_makes_no_credential_when_it_wakes_up(
     }
     let users = format!("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, '{role}')");
     assert_eq!(world.target.query_one(&users, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// How long the only server stands still while clerks are at work, in milliseconds: long enough for what
+/// they had asked to be waiting. `LEASEHOLD_PAUSE_SECS` has it stand for longer than anything may be in hand.
+const STANDSTILL_MILLIS: u64 = 700;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stands_still_under_load_goes_on_where_it_was() {
+    let pause = number("LEASEHOLD_PAUSE_SECS").map_or(STANDSTILL_MILLIS, |secs| secs * 1000);
+    let pause = Duration::from_millis(pause);
+    let world = Arc::new(World::with_clock(Setup::default()).await);
+    let over = Arc::new(AtomicBool::new(false));
+    let mut at_work = JoinSet::new();
+    for n in 0..4 {
+        let (world, over) = (world.clone(), over.clone());
+        at_work.spawn(async move {
+            let mut clerk = Clerk::new(&format!("still{n}"));
+            clerk.patience += pause;
+            let (mut desk, mut dice) = (Desk::at(&world.nodes[0]), Dice::new(n));
+            while !over.load(Ordering::SeqCst) {
+                // What stood still for that long may have lost its connections.
+                if clerk.act(&world, &desk, &mut dice).await.is_err() {
+                    desk = Desk::at(&world.nodes[0]);
+                }
+            }
+            clerk
+        });
+    }
+    let moment = Duration::from_millis(300);
+    tokio::time::sleep(moment).await;
+    world.nodes[0].signal(Signal::STOP);
+    tokio::time::sleep(pause).await;
+    world.nodes[0].signal(Signal::CONT);
+    tokio::time::sleep(moment).await;
+    over.store(true, Ordering::SeqCst);
+    let mut clerks = at_work.join_all().await;
+    world.check(0, &mut clerks, false).await;
+    world.pass_time_alive();
+    clerks[0].lease(&world, &Desk::at(&world.nodes[0]), BRIEF, None, false).await.unwrap();
+    world.check(0, &mut clerks, true).await;
 }

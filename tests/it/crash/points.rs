@@ -105,7 +105,7 @@ async fn prepare(world: &World, clerk: &mut Clerk) {
         clerk.write_secret(&desk, slot).await.unwrap();
         clerk.write_policy(&desk, slot).await.unwrap();
     }
-    clerk.make_token(&desk).await.unwrap();
+    clerk.make_token(world, &desk).await.unwrap();
     let token = clerk.tokens.len() - 1;
     clerk.lease(world, &desk, LONG, Some(token), false).await.unwrap();
     clerk.lease(world, &desk, LONG, None, false).await.unwrap();

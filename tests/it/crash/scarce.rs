@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::World;
-use super::clerk::{Clerk, Desk, LONG};
-use crate::support::broker::Broker;
+use super::clerk::{BRIEF, Clerk, Desk, LONG};
+use crate::support::broker::{Broker, Setup};
 use crate::support::wire::soon;
 
 /// Sets how much the server may have.
@@ -31,7 +31,7 @@ fn data(broker: &Broker) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_free_descriptor_nothing_is_lost_and_the_server_recovers() {
-    let world = World::on_sqlite().await;
+    let world = World::with_clock(Setup::default()).await;
     let mut clerks = [Clerk::new("fd")];
     let broker = &world.nodes[0];
     let desk = Desk::at(broker);
@@ -56,6 +56,9 @@ async fn without_a_free_descriptor_nothing_is_lost_and_the_server_recovers() {
     soon(clerks[0].write_secret(&again, 1)).await.unwrap();
     clerks[0].lease(&world, &again, LONG, None, false).await.unwrap();
     world.check(0, &mut clerks, false).await;
+    world.pass_time_alive();
+    clerks[0].lease(&world, &again, BRIEF, None, false).await.unwrap();
+    world.check(0, &mut clerks, true).await;
     world.pass_time().await;
     world.check(0, &mut clerks, true).await;
 }

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::clerk::{Clerk, Desk};
-use super::{Dice, World};
+use super::{Dice, World, number};
 
 /// Kills over SQLite, shared out over the worlds; a fifth as many more over PostgreSQL.
 const KILLS: usize = 200;
@@ -20,10 +20,6 @@ const CLERKS: usize = 4;
 const MOMENT_MILLIS: usize = 400;
 /// Kills between two times that everything is left to settle.
 const SETTLED_EVERY: usize = 10;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
 
 fn kills() -> usize {
     number("LEASEHOLD_CRASH_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap())

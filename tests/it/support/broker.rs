@@ -48,6 +48,8 @@ pub struct Setup {
     pub tables: String,
     /// Where the audit is written, instead of the broker's own directory.
     pub audit: Option<PathBuf>,
+    /// When the audit is forced to the disk, as the configuration says it.
+    pub audit_sync: Option<&'static str>,
     /// Where the store and everything else is, instead of a new directory.
     pub data_dir: Option<PathBuf>,
     /// How far the server's clock is ahead, in builds that have fail points.
@@ -65,6 +67,7 @@ impl Default for Setup {
             server: String::new(),
             tables: String::new(),
             audit: None,
+            audit_sync: None,
             data_dir: None,
             clock_ahead: Duration::ZERO,
             environment: Vec::new(),
@@ -441,6 +444,9 @@ impl Broker {
             self.audit_path(),
         )
         .unwrap();
+        if let Some(sync) = setup.audit_sync {
+            writeln!(text, "sync = {sync:?}").unwrap();
+        }
         text += "[storage]\n";
         match &setup.postgres {
             Some(url) => {

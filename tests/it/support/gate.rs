@@ -30,12 +30,14 @@ struct State {
     open: bool,
     passed: u64,
     dies_at: Option<u64>,
+    /// What passed while it was not open to everybody.
+    trace: Vec<String>,
 }
 
 impl Gate {
     /// A gate whose order `seed` decides.
     pub fn new(seed: u64) -> Arc<Self> {
-        let state = State { dice: seed, open: true, passed: 0, dies_at: None };
+        let state = State { dice: seed, open: true, passed: 0, dies_at: None, trace: Vec::new() };
         Arc::new(Self { state: Mutex::new(state), dead: watch::Sender::new(false) })
     }
 
@@ -62,14 +64,20 @@ impl Gate {
         let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
-    /// Waits its turn. Never completes for a process that is dead.
-    pub async fn pass(&self) {
+    /// What passed, in its order, but for what passed when everybody could.
+    pub fn trace(&self) -> Vec<String> {
+        self.state.lock().unwrap().trace.clone()
+    }
+
+    /// Waits its turn for `what`. Never completes for a process that is dead.
+    pub async fn pass(&self, what: &str) {
         let turns = {
             let mut state = self.state.lock().unwrap();
             if state.open {
                 0
             } else {
                 state.passed += 1;
+                state.trace.push(what.to_owned());
                 if state.dies_at.is_some_and(|at| state.passed >= at) {
                     self.dead.send_replace(true);
                 }
@@ -121,10 +129,10 @@ impl GatedStorage {
         Arc::new(Self { inner, gate })
     }
 
-    async fn passing<T: Send>(&self, what: impl Future<Output = T> + Send) -> T {
-        self.gate.pass().await;
+    async fn passing<T: Send>(&self, name: &str, what: impl Future<Output = T> + Send) -> T {
+        self.gate.pass(name).await;
         let done = wait(what);
-        self.gate.pass().await;
+        self.gate.pass(name).await;
         done
     }
 }
@@ -132,7 +140,7 @@ impl GatedStorage {
 #[async_trait]
 impl Storage for GatedStorage {
     async fn get(&self, key: RowKey) -> Result<Option<Row>, StorageError> {
-        self.passing(self.inner.get(key)).await
+        self.passing("get", self.inner.get(key)).await
     }
 
     async fn list(
@@ -143,7 +151,7 @@ impl Storage for GatedStorage {
         after: Option<Tag>,
         limit: usize,
     ) -> Result<Page, StorageError> {
-        self.passing(self.inner.list(namespace, kind, parent, after, limit)).await
+        self.passing("list", self.inner.list(namespace, kind, parent, after, limit)).await
     }
 
     async fn labelled(
@@ -154,7 +162,7 @@ impl Storage for GatedStorage {
         after: Option<Tag>,
         limit: usize,
     ) -> Result<Page, StorageError> {
-        self.passing(self.inner.labelled(namespace, kind, label, after, limit)).await
+        self.passing("labelled", self.inner.labelled(namespace, kind, label, after, limit)).await
     }
 
     async fn count_labelled(
@@ -164,7 +172,7 @@ impl Storage for GatedStorage {
         label: Tag,
         max: u64,
     ) -> Result<u64, StorageError> {
-        self.passing(self.inner.count_labelled(namespace, kind, label, max)).await
+        self.passing("count_labelled", self.inner.count_labelled(namespace, kind, label, max)).await
     }
 
     async fn due(
@@ -173,11 +181,11 @@ impl Storage for GatedStorage {
         until: Timestamp,
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        self.passing(self.inner.due(kind, until, limit)).await
+        self.passing("due", self.inner.due(kind, until, limit)).await
     }
 
     async fn next_due(&self, kind: Kind) -> Result<Option<Timestamp>, StorageError> {
-        self.passing(self.inner.next_due(kind)).await
+        self.passing("next_due", self.inner.next_due(kind)).await
     }
 
     async fn claim(
@@ -188,11 +196,11 @@ impl Storage for GatedStorage {
         claim_until: Timestamp,
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        self.passing(self.inner.claim(kind, now, node, claim_until, limit)).await
+        self.passing("claim", self.inner.claim(kind, now, node, claim_until, limit)).await
     }
 
     async fn count(&self, kind: Kind, until: Timestamp) -> Result<KindCount, StorageError> {
-        self.passing(self.inner.count(kind, until)).await
+        self.passing("count", self.inner.count(kind, until)).await
     }
 
     async fn wrapped_below(
@@ -201,27 +209,27 @@ impl Storage for GatedStorage {
         after: Option<RowKey>,
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        self.passing(self.inner.wrapped_below(term, after, limit)).await
+        self.passing("wrapped_below", self.inner.wrapped_below(term, after, limit)).await
     }
 
     async fn count_wrapped_below(&self, term: u32) -> Result<u64, StorageError> {
-        self.passing(self.inner.count_wrapped_below(term)).await
+        self.passing("count_wrapped_below", self.inner.count_wrapped_below(term)).await
     }
 
     async fn reseal(&self, rows: Vec<(RowKey, u64, SealedRecord)>) -> Result<(), StorageError> {
-        self.passing(self.inner.reseal(rows)).await
+        self.passing("reseal", self.inner.reseal(rows)).await
     }
 
     async fn commit(&self, batch: Vec<Change>) -> Result<Committed, StorageError> {
-        self.passing(self.inner.commit(batch)).await
+        self.passing("commit", self.inner.commit(batch)).await
     }
 
     async fn meta(&self, name: &'static str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.passing(self.inner.meta(name)).await
+        self.passing("meta", self.inner.meta(name)).await
     }
 
     async fn sequence(&self) -> Result<u64, StorageError> {
-        self.passing(self.inner.sequence()).await
+        self.passing("sequence", self.inner.sequence()).await
     }
 
     fn name(&self) -> &'static str {

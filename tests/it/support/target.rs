@@ -87,10 +87,10 @@ impl Targets {
         *self.gate.lock().unwrap() = Some(gate);
     }
 
-    async fn at_gate(&self) {
+    async fn at_gate(&self, what: &str) {
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
-            gate.pass().await;
+            gate.pass(what).await;
         }
     }
 
@@ -181,7 +181,7 @@ impl Targets {
     }
 
     async fn asked(&self, target: &str) -> Result<Mood, CoreError> {
-        self.at_gate().await;
+        self.at_gate(target).await;
         let mut moods = self.moods.subscribe();
         let mood = |moods: &BTreeMap<String, Mood>| moods.get(target).copied();
         let _ = moods.wait_for(|moods| mood(moods) != Some(Mood::Hanging)).await;
@@ -267,7 +267,7 @@ impl Engine for TargetEngine {
         let made = Credential { expires_at: lease.expires_at };
         let before = self.0.live.lock().unwrap().insert(name.to_owned(), made);
         assert_eq!(before, None, "{name} was made twice");
-        self.0.at_gate().await;
+        self.0.at_gate(name).await;
         if mood == Mood::FailingAfter {
             let message = "the connection was lost".into();
             return Err(CoreError::Upstream { target: target.to_owned(), message }.into());
@@ -287,7 +287,7 @@ impl Engine for TargetEngine {
             Some(credential) => credential.expires_at = lease.expires_at,
             None => return Err(CoreError::invalid("there is no such user")),
         }
-        self.0.at_gate().await;
+        self.0.at_gate(name).await;
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Engine for TargetEngine {
         let _underway = Underway::begin(&self.0);
         self.0.asked(target).await?;
         self.0.live.lock().unwrap().remove(name);
-        self.0.at_gate().await;
+        self.0.at_gate(name).await;
         *self.0.revoked.lock().unwrap().entry(name.to_owned()).or_default() += 1;
         Ok(())
     }

@@ -78,8 +78,7 @@ impl View {
         &self,
         name: &str,
     ) -> Result<Option<Entry<T>>, CoreError> {
-        let record = self.records.get(&self.full_name(name)).await?;
-        record.as_ref().map(entry).transpose()
+        self.get_record(name).await?.as_ref().map(entry).transpose()
     }
 
     /// One value, from the store even when it is cached. For checks that guard a write on another node.
@@ -91,7 +90,7 @@ impl View {
         name: &str,
     ) -> Result<Option<Entry<T>>, CoreError> {
         let record = self.records.get_fresh(&self.full_name(name)).await?;
-        record.as_ref().map(entry).transpose()
+        value(record).as_ref().map(entry).transpose()
     }
 
     /// One record as it is stored, without parsing its body.
@@ -99,7 +98,7 @@ impl View {
     /// # Errors
     /// When the store fails.
     pub async fn get_record(&self, name: &str) -> Result<Option<Record>, CoreError> {
-        self.records.get(&self.full_name(name)).await
+        Ok(value(self.records.get(&self.full_name(name)).await?))
     }
 
     /// The names directly below `dir` (empty, or ending in a slash), sorted; directories end in a slash.
@@ -229,6 +228,11 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// Nothing where a directory is: it has no value, and whoever asks may have brought its name.
+fn value(record: Option<Record>) -> Option<Record> {
+    record.filter(|record| !record.is_dir())
 }
 
 fn entry<T: DeserializeOwned>(record: &Record) -> Result<Entry<T>, CoreError> {

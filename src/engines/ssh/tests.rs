@@ -492,6 +492,9 @@ async fn passwords_are_for_the_users_and_machines_of_their_role() {
     assert_eq!(world.tried(Read, "config/zeroaddress", json!({})).await.unwrap_err().status(), 404);
     let roles = |names: &str| json!({ "roles": names });
     assert!(world.tried(Update, "config/zeroaddress", roles("otp,none")).await.is_err());
+    // The name of the directory that roles are kept in is not that of a role.
+    let error = world.tried(Update, "config/zeroaddress", json!({ "roles": [""] })).await;
+    assert_eq!(error.unwrap_err().status(), 400);
     world.ok(Update, "config/zeroaddress", roles("otp")).await;
     let read = world.ok(Read, "config/zeroaddress", json!({})).await;
     assert_eq!(read, json!({ "roles": ["otp"] }));

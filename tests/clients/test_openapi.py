@@ -11,8 +11,9 @@ from collections import Counter
 
 import requests
 
-from broker import PROGRAM, WithBroker
-from postgres import CREATE, Postgres
+from broker import PROGRAM, WithDirectory
+from furnished import Furnished
+from postgres import Postgres
 
 SEED = "2611"
 # The most requests that are made up for one operation.
@@ -36,7 +37,7 @@ def without(operations):
     return [word for name in operations for word in ("--exclude-operation-id", name)]
 
 
-class OpenApi(WithBroker):
+class OpenApi(WithDirectory):
     """On a broker that has everything mounted that there is, each under the name of its kind."""
 
     @classmethod
@@ -152,79 +153,43 @@ class OpenApi(WithBroker):
         self.assertGreater(len(asked), 10 * len(ids))
 
     def test_what_is_there_is_served_as_described(self):
-        places = self.furnish()
+        there = Furnished(self.ask, self.broker, self.directory, self.postgres)
         document = self.document("-address", self.broker.address)
+        for path, body in there.examples.items():
+            content = document["paths"][path]["post"]["requestBody"]["content"]
+            content["application/json"]["example"] = body
         config = "[parameters]\n" + "".join(
             f'{name} = "x"\n' for name in ("name", "path", "role", "username")
         )
-        for path, name, value in places:
-            config += f'[[operations]]\ninclude-path = "{path}"\n'
-            config += f'parameters = {{ {name} = "{value}" }}\n'
-        usual = ["--phases", "fuzzing", "--mode", "positive"]
+        for path, parameters in there.places.items():
+            self.assertIn(path, document["paths"])
+            values = ", ".join(f'{name} = "{value}"' for name, value in parameters.items())
+            config += f'[[operations]]\ninclude-path = "{path}"\nparameters = {{ {values} }}\n'
+        usual = ["--phases", "examples,fuzzing", "--mode", "positive"]
         # They read nothing without a body.
         bodies = ["sys-wrapping-lookup-read", "auth-token-lookup-read"]
         asked = self.schemathesis(
             document, config, *usual, "--include-method", "GET", *without(CHOSEN + bodies)
         )
-        answered = {
-            entry["request"]["url"].split("?")[0].split("/v1")[1]
-            for entry in asked
-            if entry["response"]["status"] == 200
-        }
+        answered = self.succeeded(asked)
         # All but lists and roles of mounts that have none.
         self.assertGreaterEqual(len(answered), 95, sorted(answered))
         written = self.schemathesis(
             document, config, *usual, "--exclude-method", "GET", "--exclude-method", "DELETE",
             *without(FATAL),
         )
-        done = [entry for entry in written if entry["response"]["status"] < 300]
-        self.assertGreater(len(done), 200)
+        done = self.succeeded(written)
+        for path in there.examples:
+            values = {"name": "x", "username": "x", **there.places.get(path, {})}
+            self.assertIn(path.format(**values), done)
 
-    def furnish(self):
-        """Puts something called x everywhere; answers with what is called otherwise."""
-        ask = self.ask
-        for path, body in [
-            ("sys/mounts/x", {"type": "kv", "options": {"version": "2"}}),
-            ("sys/auth/x", {"type": "userpass"}),
-            ("sys/policies/acl/x", {"policy": 'path "x" { capabilities = ["read"] }'}),
-            (
-                "sys/policies/password/x",
-                {"policy": 'length = 20\nrule "charset" { charset = "abcdefghij" }'},
-            ),
-            ("sys/quotas/rate-limit/x", {"path": "nowhere", "rate": 1000}),
-            ("sys/quotas/lease-count/x", {"path": "database", "max_leases": 100_000}),
-            ("auth/token/roles/x", {"allowed_policies": "default"}),
-            ("auth/approle/role/x", {"token_policies": "default", "secret_id_num_uses": 3}),
-            ("auth/approle/role/x/secret-id", {"metadata": {"a": "b"}}),
-            ("auth/userpass/users/x", {"password": "correct horse battery"}),
-            ("auth/cert/certs/x", {"allowed_common_names": "x", "token_policies": "default"}),
-            ("kv-v1/x", {"a": {"b": [1, None, True, "text"]}, "ttl": "1h"}),
-            ("kv-v1/x/below", {"a": 1.5}),
-            ("cubbyhole/x", {"a": "b"}),
-            ("cubbyhole/x/below", {"a": "b"}),
-            ("kv-v2/data/x", {"data": {"a": {"b": 1}}}),
-            ("kv-v2/data/x/below", {"data": {"a": {"b": 1}}}),
-            ("kv-v2/metadata/x", {"custom_metadata": {"owner": "team"}, "max_versions": 3}),
-            ("database/config/x", self.postgres.connection),
-            ("database/roles/x", {"db_name": "x", "creation_statements": CREATE}),
-        ]:
-            ask("POST", path, body)
-        self.postgres.sql("CREATE ROLE taken_over LOGIN")
-        static = {"db_name": "x", "username": "taken_over", "rotation_period": "1h"}
-        ask("POST", "database/static-roles/x", static)
-        ask("GET", "database/creds/x")
-        login = ask("POST", "auth/userpass/login/x", {"password": "correct horse battery"})
-        entity = ask("GET", "identity/entity/id/" + login["auth"]["entity_id"])["data"]
-        ask("POST", "sys/mounts/moving", {"type": "kv"})
-        moved = ask("POST", "sys/remount", {"from": "moving", "to": "moved"})["data"]
-        revoked = ask("POST", "sys/leases/revoke-prefix/database/creds/none", {})["data"]
-        return [
-            ("/identity/entity/id/{id}", "id", entity["id"]),
-            ("/identity/entity/name/{name}", "name", entity["name"]),
-            ("/sys/remount/status/{id}", "id", moved["migration_id"]),
-            ("/sys/leases/operations/{id}", "id", revoked["operation_id"]),
-            ("/sys/leases/lookup/{prefix}", "prefix", "database"),
-        ]
+    def succeeded(self, entries):
+        """The paths, as they were asked for, that were answered with a success."""
+        return {
+            entry["request"]["url"].split("?")[0].split("/v1", 1)[1]
+            for entry in entries
+            if entry["response"]["status"] < 300
+        }
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ use super::caller::Caller;
 use super::cors::Cors;
 use super::engine::EngineRequest;
 use super::error::CoreError;
-use super::guess::Guesses;
+use super::guess::{self, Guesses};
 use super::hold::HoldCell;
 use super::identity::IdentityStore;
 use super::in_flight::InFlight;
@@ -106,6 +106,8 @@ pub struct Core {
     pub settings: CoreSettings,
     /// This process, among all that share the store.
     pub node: u64,
+    /// Who gave shares that are none.
+    pub share_guesses: Guesses,
     /// The requests that are being served.
     pub in_flight: InFlight,
     /// When this process took up its work.
@@ -125,6 +127,7 @@ impl Core {
         let phase = if initialized { Phase::Sealed } else { Phase::Uninitialized };
         Arc::new(Self {
             started_at: parts.clock.now(),
+            share_guesses: Guesses::new(&guess::SHARES, parts.clock.clone()),
             storage: parts.storage,
             clock: parts.clock,
             audit: parts.audit,
@@ -271,7 +274,7 @@ impl Unsealed {
         let leases = Arc::new(Leases::new(surroundings, settings, core.node));
         leases.load_hold().await?;
         let tokens = Arc::new(TokenStore::new(records.clone(), core.clock.clone()));
-        let guesses = Arc::new(Guesses::new(core.clock.clone()));
+        let guesses = Arc::new(Guesses::new(&guess::WRAPPING, core.clock.clone()));
         let callers = Arc::new(super::caller::CallerCache::default());
         tokens.on_gone(Arc::new(super::caller::Aftermath {
             guesses: guesses.clone(),

@@ -1,4 +1,4 @@
-//! Wrapping tokens that are guessed: who guesses is slowed down and then locked, and nobody else is.
+//! Wrapping tokens and unseal shares that are guessed: who guesses is slowed down and then locked, and nobody else is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use leasehold::api::sys::wrapping::WrappingRoutes;
 use leasehold::auth::approle::ApproleMethod;
 use leasehold::core::engine::AuthMethod;
 use leasehold::core::error::CoreError;
+use leasehold::core::guess::Guesser;
 use leasehold::core::mount::Registry;
 use leasehold::core::peer::ConnectionInfo;
 use leasehold::core::reply::Reply;
 use leasehold::core::request::{Request, Verb};
+use leasehold::core::seal::{Asker as SealAsker, GenerateRootOutcome};
 use leasehold::types::id::RequestId;
 use leasehold::types::path::ApiPath;
 use leasehold::types::secret::SecretString;
@@ -149,6 +151,59 @@ async fn whoever_guesses_is_slowed_down_then_locked_and_nobody_beside_is() {
     assert_eq!(locked(&root).await["total"], 0);
     let got = guesser.write("sys/wrapping/unwrap", json!({ "token": right })).await.unwrap();
     assert_eq!(got.data.unwrap()["a"], 1);
+}
+
+#[tokio::test]
+async fn who_gives_wrong_shares_is_locked_and_listed_and_nobody_else_waits() {
+    let test = start().await;
+    let root = root(&test).await;
+    let giver = |from: [u8; 4]| {
+        Guesser::on(&ConnectionInfo {
+            peer: None,
+            remote: SocketAddr::from((from, 4)),
+            listener: "test".into(),
+            id: 7,
+        })
+    };
+    let (here, elsewhere) = (giver(HERE), giver(ELSEWHERE));
+    test.core.generate_root_start(None, "starter".to_owned()).await.unwrap();
+    let nonce = test.core.generate_root_status(SealAsker::Knowing).await.unwrap().nonce;
+    let wrong = format!("{}01", "ab".repeat(32));
+    let give = async |share: &str, giver: &Guesser| match test
+        .core
+        .generate_root_update(share, &nonce, giver)
+        .await
+    {
+        Ok(_) => 0,
+        Err(CoreError::TooMany { retry_after, .. }) => retry_after.as_secs(),
+        Err(error) => {
+            assert_eq!(error.status(), 400, "{error}");
+            0
+        }
+    };
+    let mut waits = Vec::new();
+    for _ in 0..60 {
+        assert_eq!(give(&wrong, &here).await, 0);
+        // The right one is refused as any other meanwhile.
+        let wait = if waits.len() < 3 { 0 } else { give(&test.share, &here).await };
+        waits.push(wait);
+        if waits.len() < 60 {
+            test.clock.advance(Duration::from_secs(wait));
+        }
+    }
+    assert_eq!(waits[..10], [0, 0, 0, 1, 2, 4, 8, 16, 32, 60]);
+    assert_eq!(waits.last(), Some(&900));
+    let listed = locked(&root).await;
+    let mounts = &listed["by_namespace"][0]["mount_accessors"];
+    assert_eq!((&listed["total"], &mounts[0]["mount_accessor"]), (&json!(1), &json!("unseal")));
+    assert_eq!(mounts[0]["alias_identifiers"], json!(["address:192.0.2.1"]));
+    let at = "sys/locked-users/unseal/unlock/address:192.0.2.1";
+    root.write(at, json!({})).await.unwrap();
+    assert_eq!(locked(&root).await["total"], 0);
+    // And locked again, it delays nobody.
+    while give(&wrong, &here).await == 0 {}
+    let made = test.core.generate_root_update(&test.share, &nonce, &elsewhere).await.unwrap();
+    assert!(matches!(made, GenerateRootOutcome::Done { .. }));
 }
 
 #[tokio::test]

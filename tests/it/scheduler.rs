@@ -17,7 +17,7 @@ use leasehold::types::id::EntityId;
 use leasehold::types::secret::SecretString;
 use leasehold::types::time::{ManualClock, Timestamp, Ttl};
 
-use crate::support::core::{START, TestCore, TestSetup, sqlite};
+use crate::support::core::{START, TestCore, TestSetup, here, sqlite};
 use crate::support::postgres::TestPostgres;
 use crate::support::target::{KIND, Targets, plan};
 
@@ -162,7 +162,7 @@ async fn it_works_while_unsealed_and_lets_go_of_everything_when_sealed() {
     clock.advance(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(targets.credential("u2").is_some(), "nothing is revoked while sealed");
-    core.unseal(&share).await.unwrap();
+    core.unseal(&share, &here()).await.unwrap();
     soon("it takes up again", async || targets.credential("u2").is_none()).await;
     assert!(core.seal().await);
     scheduler.shutdown().await;

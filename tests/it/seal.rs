@@ -125,12 +125,24 @@ impl Node {
         path: &str,
         body: Value,
     ) -> Result<(u16, Value), CoreError> {
+        self.call_from([127, 0, 0, 1], connection, token, verb, path, body).await
+    }
+
+    async fn call_from(
+        &self,
+        address: [u8; 4],
+        connection: u64,
+        token: Option<&str>,
+        verb: Verb,
+        path: &str,
+        body: Value,
+    ) -> Result<(u16, Value), CoreError> {
         let path = ApiPath::parse(path).unwrap();
         let endpoint = endpoints::find(verb, &path).expect("a path of the seal");
         let fields = Fields::new(body.as_object().unwrap().clone());
         let connection = ConnectionInfo {
             peer: None,
-            remote: SocketAddr::from(([127, 0, 0, 1], 4)),
+            remote: SocketAddr::from((address, 4)),
             listener: "test".into(),
             id: connection,
         };

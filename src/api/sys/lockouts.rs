@@ -1,5 +1,5 @@
-//! `sys/locked-users`: who is locked after failed log-ins, wrong codes of a second factor or wrong
-//! wrapping tokens, and unlocking.
+//! `sys/locked-users`: who is locked after failed log-ins, wrong codes of a second factor, wrong wrapping
+//! tokens or wrong unseal shares, and unlocking.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -26,7 +26,7 @@ static ROUTES: &[RouteSpec] = &[
         &[field(
             "mount_accessor",
             FieldKind::Text,
-            "Only those of this auth mount or MFA method; wrapping for wrong wrapping tokens.",
+            "Only those of this auth mount or MFA method; or wrapping, or unseal for wrong shares.",
         )],
     )
     .reads(Answer::Data(&[
@@ -36,7 +36,7 @@ static ROUTES: &[RouteSpec] = &[
     route(
         "unlock-user",
         "locked-users/:mount_accessor/unlock/*alias_identifier",
-        "Forget the failed log-ins of a name, its wrong wrapping tokens, or an entity's wrong codes.",
+        "Forget the failed log-ins of a name, its wrong tokens or shares, or an entity's wrong codes.",
         &[Operation::Update],
         &[],
     ),
@@ -49,7 +49,11 @@ const NAMESPACE: &[FieldSpec] = &[
         FieldKind::Objects(&[
             field("alias_identifiers", FieldKind::List, "Who is locked."),
             field("counts", FieldKind::Integer, "How many."),
-            field("mount_accessor", FieldKind::Text, "The auth mount or MFA method, or wrapping."),
+            field(
+                "mount_accessor",
+                FieldKind::Text,
+                "The auth mount or MFA method; or wrapping, or unseal.",
+            ),
         ]),
         "By auth mount, and by MFA method.",
     ),
@@ -77,8 +81,10 @@ impl SystemRoutes for LockoutRoutes {
         if request.route.name == "unlock-user" {
             let accessor = request.params.get("mount_accessor");
             let name = request.params.get("alias_identifier");
-            if accessor == guess::SCOPE {
+            if accessor == guess::WRAPPING.scope {
                 ctx.unsealed.guesses.unlock(name);
+            } else if accessor == guess::SHARES.scope {
+                ctx.core.share_guesses.unlock(name);
             } else if mfa.settings().await?.methods.contains_key(accessor) {
                 mfa.unlock(&EntityId::new(name), accessor).await?;
             } else {
@@ -94,9 +100,14 @@ impl SystemRoutes for LockoutRoutes {
         });
         let second = mfa.locked().await?;
         locked.extend(second.into_iter().filter(|(method, _)| asked(method)));
-        let guessers = ctx.unsealed.guesses.waiting();
-        if !guessers.is_empty() && asked(guess::SCOPE) {
-            locked.insert(guess::SCOPE.to_owned(), guessers);
+        let guesses = [
+            (guess::WRAPPING.scope, ctx.unsealed.guesses.waiting()),
+            (guess::SHARES.scope, ctx.core.share_guesses.waiting()),
+        ];
+        for (scope, guessers) in guesses {
+            if !guessers.is_empty() && asked(scope) {
+                locked.insert(scope.to_owned(), guessers);
+            }
         }
         let total: usize = locked.values().map(Vec::len).sum();
         let mounts: Vec<_> = locked

@@ -11,6 +11,7 @@ use crate::types::secret::SecretBytes;
 use super::super::context::Core;
 use super::super::error::CoreError;
 use super::super::fields::Fields;
+use super::super::guess::Guesser;
 use super::super::route::{FieldKind, FieldSpec, field};
 use super::endpoints::{Done, Undo};
 use super::generate_root::{GenerateRootOutcome, GenerateRootStatus};
@@ -221,9 +222,13 @@ pub(super) async fn rekey_cancel(
     Ok(Done::empty())
 }
 
-pub(super) async fn rekey_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
+pub(super) async fn rekey_update(
+    core: &Core,
+    fields: &Fields,
+    giver: &Guesser,
+) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
-    Ok(Done::ok(match core.rekey_update(key.expose(), &nonce).await? {
+    Ok(Done::ok(match core.rekey_update(key.expose(), &nonce, giver).await? {
         RekeyOutcome::More(status) => rekey_status_json(&status),
         RekeyOutcome::Done { keys, nonce, verification_nonce, verify } => {
             let (hex, base64) = keys_json(&keys);
@@ -263,9 +268,13 @@ pub(super) fn verify_restart(
     verify_status(core, asker)
 }
 
-pub(super) async fn verify_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
+pub(super) async fn verify_update(
+    core: &Core,
+    fields: &Fields,
+    giver: &Guesser,
+) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
-    if core.verification_update(key.expose(), &nonce).await? {
+    if core.verification_update(key.expose(), &nonce, giver).await? {
         return Ok(Done::ok(json!({ "complete": true, "nonce": nonce })));
     }
     verify_status(core, Asker::Knowing)
@@ -317,9 +326,13 @@ pub(super) async fn generate_root_cancel(
     Ok(Done::empty())
 }
 
-pub(super) async fn generate_root_update(core: &Core, fields: &Fields) -> Result<Done, CoreError> {
+pub(super) async fn generate_root_update(
+    core: &Core,
+    fields: &Fields,
+    giver: &Guesser,
+) -> Result<Done, CoreError> {
     let (key, nonce) = key_and_nonce(fields)?;
-    match core.generate_root_update(key.expose(), &nonce).await? {
+    match core.generate_root_update(key.expose(), &nonce, giver).await? {
         GenerateRootOutcome::More(status) => Ok(Done::ok(generate_root_json(core, &status))),
         GenerateRootOutcome::Done { encoded, accessor, status } => {
             let token = encoded.expose();

@@ -19,6 +19,7 @@ use super::super::audit::entry::Outcome;
 use super::super::context::{Core, Phase};
 use super::super::error::CoreError;
 use super::super::fields::Fields;
+use super::super::guess::Guesser;
 use super::super::operation::Operation;
 use super::super::peer::ConnectionInfo;
 use super::super::pipeline::{log_failure, refused_by_audit, summary};
@@ -455,7 +456,7 @@ impl Call<'_> {
                 ceremony_api::rekey_cancel(core, fields, asker(&name, sudo)).await
             }
             (Kind::Rekey, _) => ceremony_api::rekey_start(core, fields, self.name()).await,
-            (Kind::RekeyUpdate, _) => ceremony_api::rekey_update(core, fields).await,
+            (Kind::RekeyUpdate, _) => ceremony_api::rekey_update(core, fields, &self.giver()).await,
             (Kind::RekeyVerify, Operation::Read) => {
                 let (name, sudo) = self.asker().await;
                 ceremony_api::verify_status(core, asker(&name, sudo))
@@ -464,7 +465,9 @@ impl Call<'_> {
                 let (name, sudo) = self.asker().await;
                 ceremony_api::verify_restart(core, fields, asker(&name, sudo))
             }
-            (Kind::RekeyVerify, _) => ceremony_api::verify_update(core, fields).await,
+            (Kind::RekeyVerify, _) => {
+                ceremony_api::verify_update(core, fields, &self.giver()).await
+            }
             (Kind::GenerateRoot, Operation::Read) => {
                 let (name, sudo) = self.asker().await;
                 ceremony_api::generate_root_status(core, asker(&name, sudo)).await
@@ -476,7 +479,9 @@ impl Call<'_> {
             (Kind::GenerateRoot, _) => {
                 ceremony_api::generate_root_start(core, fields, self.name()).await
             }
-            (Kind::GenerateRootUpdate, _) => ceremony_api::generate_root_update(core, fields).await,
+            (Kind::GenerateRootUpdate, _) => {
+                ceremony_api::generate_root_update(core, fields, &self.giver()).await
+            }
         }
     }
 
@@ -486,6 +491,11 @@ impl Call<'_> {
             Some(peer) => format!("certificate {}", peer.x5t_s256()),
             None => format!("connection {}", self.connection.id),
         }
+    }
+
+    /// Who gives a share: as in [`Call::name`], but over all connections.
+    fn giver(&self) -> Guesser {
+        Guesser::on(self.connection)
     }
 
     /// Who asks, and whether they may do that to anybody's attempt.
@@ -606,7 +616,7 @@ impl Call<'_> {
             return Err(CoreError::field("migrate", "is not supported: slots stand side by side"));
         }
         if self.fields.boolean("reset")?.unwrap_or(false) {
-            self.core.reset_unseal();
+            self.core.reset_unseal(&self.giver());
         } else {
             let was_sealed = self.core.unsealed().is_err();
             let key = self.fields.secret("key")?.filter(|key| !key.expose().is_empty());
@@ -615,7 +625,7 @@ impl Call<'_> {
                     "'key' must be specified in request body as JSON, or 'reset' set",
                 )
             })?;
-            let sealed = self.core.unseal(key.expose()).await?.sealed;
+            let sealed = self.core.unseal(key.expose(), &self.giver()).await?.sealed;
             if was_sealed && !sealed {
                 return Ok(Done { undo: Undo::Unsealed, ..self.seal_status().await? });
             }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::crypto::root::RootKey;
+use crate::types::secret::SecretBytes;
 
 use super::super::context::Core;
 use super::super::error::CoreError;
+use super::super::guess::Guesser;
 use super::shares::{Added, ShareSet, parse_share};
 use super::slot::{SlotError, SlotKind, StoredSlot};
 use super::{Ceremonies, SealState};
@@ -33,25 +35,36 @@ pub(super) struct Given<'a> {
     pub(super) key: &'a str,
     /// Which gathering it is meant for; unsealing does not ask.
     pub(super) nonce: Option<&'a str>,
+    /// Who gave it.
+    pub(super) giver: &'a Guesser,
 }
 
 impl Ceremonies {
+    /// What is gathered for a purpose that is begun by somebody, who knows its nonce.
     fn set(&mut self, purpose: Purpose) -> Option<&mut ShareSet> {
         match purpose {
             Purpose::GenerateRoot => self.generate_root.as_mut().map(|attempt| &mut attempt.set),
             Purpose::Rekey => self.rekey.as_mut().map(|attempt| &mut attempt.set),
-            Purpose::Unseal => Some(&mut self.unseal),
+            Purpose::Unseal => None,
             Purpose::Verify => self.verification.as_mut().map(|attempt| &mut attempt.set),
         }
     }
 
-    /// Begins anew after a set that did not open, or that has done its work.
+    /// Begins anew after a set that has done its work.
     fn clear(&mut self, purpose: Purpose) {
-        if let Some(set) = self.set(purpose) {
-            match purpose {
-                Purpose::Unseal => set.reset(),
-                Purpose::GenerateRoot | Purpose::Rekey | Purpose::Verify => set.restart(),
-            }
+        match self.set(purpose) {
+            Some(set) => set.restart(),
+            None if purpose == Purpose::Unseal => self.unseal.reset(),
+            None => {}
+        }
+    }
+
+    /// Forgets what did not open, if it is known whose fault that is.
+    fn clear_wrong(&mut self, purpose: Purpose, giver: &Guesser, needed: usize, is_locked: bool) {
+        if purpose != Purpose::Unseal {
+            self.clear(purpose);
+        } else if is_locked || self.unseal.is_whole(giver, needed) {
+            self.unseal.forget(giver);
         }
     }
 }
@@ -65,70 +78,81 @@ impl Core {
         slots: &[StoredSlot],
         cluster_id: &str,
     ) -> Result<Gathered, CoreError> {
-        let seal = &self.seal;
+        let (seal, giver) = (&self.seal, given.giver);
         let needed = slots.iter().map(|slot| usize::from(slot.threshold)).max().unwrap_or(0);
         if needed == 0 {
             return Err(CoreError::invalid("there are no unseal shares; a slot opens by itself"));
         }
-        let have = seal.take_in(purpose, given, self.clock.monotonic())?;
-        for slot in slots.iter().filter(|slot| usize::from(slot.threshold) <= have) {
-            if let Some(root) = seal.try_open(purpose, slot, cluster_id).await? {
-                let mut ceremonies = seal.ceremonies();
-                ceremonies.brake.succeeded();
-                ceremonies.clear(purpose);
-                return Ok(Gathered::Opened { root, slot: slot.clone() });
+        self.share_guesses.admit(giver)?;
+        let Some(sets) = seal.take_in(purpose, &given, self.clock.monotonic())? else {
+            self.share_guesses.wrong(giver);
+            return Err(CoreError::invalid(
+                "the share contradicts one that was given before; what it was to go with was \
+                 forgotten, begin again",
+            ));
+        };
+        for slot in slots {
+            for set in sets.iter().filter(|set| set.len() >= usize::from(slot.threshold)) {
+                let copies = set.iter().map(|share| SecretBytes::copy_of(share.expose())).collect();
+                if let Some(root) = seal.try_open(slot, cluster_id, copies).await? {
+                    self.share_guesses.unlock(giver.name());
+                    seal.ceremonies().clear(purpose);
+                    return Ok(Gathered::Opened { root, slot: slot.clone() });
+                }
             }
         }
-        if have < needed {
+        if sets.iter().all(|set| set.len() < needed) {
             return Ok(Gathered::More);
         }
-        let mut ceremonies = seal.ceremonies();
-        ceremonies.brake.failed(self.clock.monotonic());
-        ceremonies.clear(purpose);
+        self.share_guesses.wrong(giver);
+        let is_locked = self.share_guesses.is_locked(giver);
+        seal.ceremonies().clear_wrong(purpose, giver, needed, is_locked);
         Err(SlotError::WrongKey.into())
     }
 }
 
 impl SealState {
-    /// Takes in a share; says how many there are now.
+    /// Takes in a share; the sets that there are with it now, or `None` when it contradicts one that
+    /// was given before.
     fn take_in(
         &self,
         purpose: Purpose,
-        given: Given<'_>,
+        given: &Given<'_>,
         now: std::time::Duration,
-    ) -> Result<usize, CoreError> {
+    ) -> Result<Option<Vec<Vec<SecretBytes>>>, CoreError> {
         let mut ceremonies = self.ceremonies();
-        ceremonies.brake.check(now)?;
+        if purpose == Purpose::Unseal {
+            let lanes = &mut ceremonies.unseal;
+            return Ok(match lanes.add(given.giver, parse_share(given.key)?, now)? {
+                Added::New | Added::Known => Some(lanes.sets(given.giver)),
+                Added::Conflict => {
+                    lanes.forget(given.giver);
+                    None
+                }
+            });
+        }
         let set = ceremonies.set(purpose).ok_or_else(|| nothing_in_progress(purpose))?;
         // The nonce asked for is not told: it may not be the asker's to know.
         if given.nonce.is_some_and(|nonce| nonce != set.nonce()) {
             return Err(CoreError::field("nonce", "is not that of the attempt in progress"));
         }
-        match set.add(parse_share(given.key)?)? {
-            Added::New | Added::Known => Ok(set.len()),
+        Ok(match set.add(parse_share(given.key)?)? {
+            Added::New | Added::Known => Some(vec![set.copies()]),
             Added::Conflict => {
-                ceremonies.brake.failed(now);
-                ceremonies.clear(purpose);
-                Err(CoreError::invalid(
-                    "the share contradicts one that was given before; all were forgotten, \
-                     begin again",
-                ))
+                set.restart();
+                None
             }
-        }
+        })
     }
 
     async fn try_open(
         &self,
-        purpose: Purpose,
         slot: &StoredSlot,
         cluster_id: &str,
+        shares: Vec<SecretBytes>,
     ) -> Result<Option<Arc<RootKey>>, CoreError> {
         let Some(opener) = self.slot(SlotKind::Shamir) else { return Ok(None) };
-        let copies = match self.ceremonies().set(purpose) {
-            Some(set) => set.copies(),
-            None => return Err(nothing_in_progress(purpose)),
-        };
-        match opener.open(slot.clone(), cluster_id.to_owned(), copies).await {
+        match opener.open(slot.clone(), cluster_id.to_owned(), shares).await {
             Ok(root) => Ok(Some(root)),
             Err(SlotError::WrongKey | SlotError::Shares(_)) => Ok(None),
             Err(error) => Err(error.into()),

@@ -13,6 +13,7 @@ use crate::types::secret::SecretString;
 
 use super::super::context::Core;
 use super::super::error::CoreError;
+use super::super::guess::Guesser;
 use super::super::token::SERVICE_TOKEN_BYTES;
 use super::gather::{Gathered, Given, Purpose};
 use super::rekey::{Asker, check_nonce};
@@ -143,13 +144,14 @@ impl Core {
         &self,
         key: &str,
         nonce: &str,
+        giver: &Guesser,
     ) -> Result<GenerateRootOutcome, CoreError> {
         let _turn = self.seal.turn.lock().await;
         let unsealed = self.unsealed()?;
         let stored = self.stored_seal().await?.value;
         self.seal.ceremonies().drop_idle(self.clock.monotonic());
         let slots: Vec<_> = stored.shared().cloned().collect();
-        let given = Given { key, nonce: Some(nonce) };
+        let given = Given { key, nonce: Some(nonce), giver };
         let gathered = self.gather(Purpose::GenerateRoot, given, &slots, &stored.cluster_id);
         let Gathered::Opened { root, slot } = gathered.await? else {
             if let Some(attempt) = &mut self.seal.ceremonies().generate_root {

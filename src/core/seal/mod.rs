@@ -18,6 +18,7 @@ mod init;
 mod key_file;
 mod key_thread;
 mod keys;
+mod lanes;
 mod rekey;
 mod rotate;
 mod routes;
@@ -34,8 +35,8 @@ use tokio::sync::Notify;
 
 use self::generate_root::GenerateRoot;
 use self::keys::KeyHolder;
+use self::lanes::Lanes;
 use self::rekey::{Rekey, Verification};
-use self::shares::{Brake, ShareSet};
 use self::witness::Unsettled;
 
 pub use self::generate_root::{GenerateRootOutcome, GenerateRootStatus};
@@ -64,18 +65,17 @@ pub struct SealState {
 /// Everything that is being gathered.
 #[derive(Default)]
 struct Ceremonies {
-    brake: Brake,
     generate_root: Option<GenerateRoot>,
     rekey: Option<Rekey>,
-    unseal: ShareSet,
+    unseal: Lanes,
     unsettled: Unsettled,
     verification: Option<Verification>,
 }
 
 impl Ceremonies {
-    /// Forgets everything but the brake: whoever was slowed down stays so.
+    /// Forgets everything.
     fn forget_attempts(&mut self) {
-        *self = Self { brake: std::mem::take(&mut self.brake), ..Self::default() };
+        *self = Self::default();
     }
 }
 

@@ -14,6 +14,7 @@ use crate::types::secret::SecretBytes;
 use super::super::context::Core;
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
+use super::super::guess::Guesser;
 use super::gather::{Gathered, Given, Purpose, nothing_in_progress};
 use super::shares::ShareSet;
 use super::slot::{SlotKind, SlotPlan, StoredSlot};
@@ -182,13 +183,18 @@ impl Core {
     ///
     /// # Errors
     /// `Invalid` when it is malformed, meant for another attempt, or the set is complete and wrong.
-    pub async fn rekey_update(&self, key: &str, nonce: &str) -> Result<RekeyOutcome, CoreError> {
+    pub async fn rekey_update(
+        &self,
+        key: &str,
+        nonce: &str,
+        giver: &Guesser,
+    ) -> Result<RekeyOutcome, CoreError> {
         let _turn = self.seal.turn.lock().await;
         self.unsealed()?;
         let stored = self.stored_seal().await?.value;
         self.seal.ceremonies().drop_idle(self.clock.monotonic());
         let slots: Vec<_> = stored.shared().cloned().collect();
-        let given = Given { key, nonce: Some(nonce) };
+        let given = Given { key, nonce: Some(nonce), giver };
         match self.gather(Purpose::Rekey, given, &slots, &stored.cluster_id).await? {
             Gathered::More => {
                 let asker = Asker::Knowing;
@@ -272,7 +278,12 @@ impl Core {
     ///
     /// # Errors
     /// As [`Core::rekey_update`].
-    pub async fn verification_update(&self, key: &str, nonce: &str) -> Result<bool, CoreError> {
+    pub async fn verification_update(
+        &self,
+        key: &str,
+        nonce: &str,
+        giver: &Guesser,
+    ) -> Result<bool, CoreError> {
         let _turn = self.seal.turn.lock().await;
         self.unsealed()?;
         let stored = self.stored_seal().await?.value;
@@ -281,7 +292,7 @@ impl Core {
             ceremonies.verification.as_ref().map(|waiting| waiting.slot.clone())
         };
         let slots = [slot.ok_or_else(|| nothing_in_progress(Purpose::Verify))?];
-        let given = Given { key, nonce: Some(nonce) };
+        let given = Given { key, nonce: Some(nonce), giver };
         match self.gather(Purpose::Verify, given, &slots, &stored.cluster_id).await? {
             Gathered::More => Ok(false),
             Gathered::Opened { root, slot } => {

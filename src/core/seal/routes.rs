@@ -10,6 +10,7 @@ use super::super::context::{SystemContext, SystemRoutes};
 use super::super::engine::EngineRequest;
 use super::super::error::CoreError;
 use super::super::fields::Fields;
+use super::super::guess::Guesser;
 use super::super::operation::Operation;
 use super::super::reply::{Reply, Shape};
 use super::super::route::{Answer, FieldKind, FieldSpec, RouteSpec, field, route};
@@ -142,6 +143,7 @@ impl SystemRoutes for SealRoutes {
     ) -> Result<Reply, CoreError> {
         let (core, fields) = (ctx.core, &request.fields);
         let looks = request.operation == Operation::Read;
+        let giver = Guesser::on(ctx.connection);
         match (request.route.name, request.operation) {
             ("seal", _) => seal(ctx).await,
             ("step-down", _) => Err(CoreError::invalid(
@@ -166,14 +168,18 @@ impl SystemRoutes for SealRoutes {
                 let starter = request.caller.private_key.clone();
                 ceremony_api::rekey_start(core, fields, starter).await.map(reply)
             }
-            ("rotate-root-update", _) => ceremony_api::rekey_update(core, fields).await.map(reply),
+            ("rotate-root-update", _) => {
+                ceremony_api::rekey_update(core, fields, &giver).await.map(reply)
+            }
             ("rotate-root-verify", Operation::Read) => {
                 ceremony_api::verify_status(core, Asker::Knowing).map(reply)
             }
             ("rotate-root-verify", Operation::Delete) => {
                 ceremony_api::verify_restart(core, fields, Asker::Knowing).map(reply)
             }
-            ("rotate-root-verify", _) => ceremony_api::verify_update(core, fields).await.map(reply),
+            ("rotate-root-verify", _) => {
+                ceremony_api::verify_update(core, fields, &giver).await.map(reply)
+            }
             ("hold", _) => hold(ctx, &request).await,
             _ => Err(CoreError::Unsupported),
         }

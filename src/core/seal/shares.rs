@@ -1,6 +1,4 @@
-//! Shares on their way in: their spelling, the set that is being gathered, and the brake on guessing.
-
-use std::time::Duration;
+//! Shares on their way in: their spelling, and the set that is being gathered.
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use zeroize::Zeroizing;
@@ -8,17 +6,11 @@ use zeroize::Zeroizing;
 use crate::crypto::aead::KEY_BYTES;
 use crate::types::id::random_uuid;
 use crate::types::secret::{RandomError, SecretBytes};
-use crate::types::time::Ttl;
 
 use super::super::error::CoreError;
 
 /// The value of the polynomial for each byte of the key, then its point.
 const SHARE_BYTES: usize = KEY_BYTES + 1;
-/// Wrong sets that cost nothing: people mistype.
-const FREE_FAILURES: u32 = 3;
-/// Longest pause after a wrong set. A key of 256 bits is not guessed at any speed; the brake is there
-/// so that trying is seen and cheap to bear, and short, so that it does not lock out the rightful.
-const PAUSE_SECS_MAX: u64 = 30;
 
 /// Reads a share, in hexadecimal or base64.
 ///
@@ -70,6 +62,11 @@ impl ShareSet {
         self.shares.len()
     }
 
+    /// The points that there are shares for.
+    pub(super) fn points(&self) -> impl Iterator<Item = Option<&u8>> {
+        self.shares.iter().map(|share| share.expose().last())
+    }
+
     /// Takes in a share. One that is given twice counts once.
     pub(super) fn add(&mut self, share: SecretBytes) -> Result<Added, RandomError> {
         if self.nonce.is_empty() {
@@ -91,51 +88,9 @@ impl ShareSet {
         self.shares.iter().map(|share| SecretBytes::copy_of(share.expose())).collect()
     }
 
-    /// Forgets the shares, and the nonce with them.
-    pub(super) fn reset(&mut self) {
-        *self = Self::default();
-    }
-
     /// Forgets the shares; the gathering goes on under the same nonce.
     pub(super) fn restart(&mut self) {
         self.shares.clear();
-    }
-}
-
-/// Slows down those who try sets of shares. Counts for this process; monotonic time.
-#[derive(Debug, Default)]
-pub(super) struct Brake {
-    failures: u32,
-    until: Duration,
-}
-
-impl Brake {
-    /// Refuses while a pause lasts.
-    pub(super) fn check(&self, now: Duration) -> Result<(), CoreError> {
-        let left = self.until.saturating_sub(now);
-        if left.is_zero() {
-            return Ok(());
-        }
-        Err(CoreError::TooMany {
-            message: "too many wrong keys, wait before trying again".to_owned(),
-            retry_after: Ttl::from_secs(left.as_secs().saturating_add(1)),
-        })
-    }
-
-    /// A set was wrong.
-    pub(super) fn failed(&mut self, now: Duration) {
-        metrics::counter!("leasehold_unseal_failures_total").increment(1);
-        self.failures = self.failures.saturating_add(1);
-        let beyond = self.failures.saturating_sub(FREE_FAILURES);
-        if beyond > 0 {
-            let pause = 1u64.checked_shl(beyond - 1).unwrap_or(PAUSE_SECS_MAX);
-            self.until = now.saturating_add(Duration::from_secs(pause.min(PAUSE_SECS_MAX)));
-        }
-    }
-
-    /// A set was right.
-    pub(super) fn succeeded(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -175,30 +130,7 @@ mod tests {
         assert_eq!(set.add(share(2, 1)).unwrap(), Added::Conflict);
         assert_eq!(set.add(share(2, 2)).unwrap(), Added::New);
         assert_eq!(set.len(), 2);
-        set.reset();
-        assert_eq!((set.len(), set.nonce()), (0, ""));
-    }
-
-    #[test]
-    fn the_brake_grips_after_a_few_failures_and_lets_go() {
-        let mut brake = Brake::default();
-        let at = Duration::from_secs;
-        for _ in 0..FREE_FAILURES {
-            brake.failed(at(100));
-            brake.check(at(100)).unwrap();
-        }
-        brake.failed(at(100));
-        let refused = brake.check(at(100)).unwrap_err();
-        assert_eq!(refused.status(), 429);
-        assert!(refused.retry_after().is_some());
-        brake.check(at(102)).unwrap();
-        for _ in 0..100 {
-            brake.failed(at(200));
-        }
-        assert!(brake.check(at(229)).is_err());
-        brake.check(at(230)).unwrap();
-        brake.failed(at(300));
-        brake.succeeded();
-        brake.check(at(300)).unwrap();
+        set.restart();
+        assert_eq!(set.len(), 0);
     }
 }

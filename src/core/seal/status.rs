@@ -67,6 +67,7 @@ impl Core {
         let stored = self.stored_seal().await?.value;
         let shared = stored.shared().max_by_key(|slot| slot.threshold);
         let sealed = self.unsealed().is_err();
+        let needed = shared.map_or(0, |slot| usize::from(slot.threshold));
         let ceremonies = self.seal.ceremonies();
         Ok(SealStatus {
             kind: shared.or(stored.slots.first()).map_or("", |slot| slot.kind.as_str()),
@@ -74,7 +75,8 @@ impl Core {
             sealed,
             threshold: shared.map_or(0, |slot| slot.threshold),
             shares: shared.map_or(0, |slot| slot.shares),
-            progress: ceremonies.unseal.len(),
+            // There may be wrong ones among them: as long as it is sealed, one is missing.
+            progress: ceremonies.unseal.len().min(needed.saturating_sub(1)),
             nonce: ceremonies.unseal.nonce().to_owned(),
             cluster_id: (!sealed).then_some(stored.cluster_id),
         })

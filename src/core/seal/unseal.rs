@@ -11,6 +11,7 @@ use crate::types::time::Ttl;
 use super::super::context::{Core, Phase, Unsealed};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
+use super::super::guess::Guesser;
 use super::super::{time_seen, versions};
 use super::gather::{Gathered, Given, Purpose};
 use super::keys::{KeyHolder, StoredKeys};
@@ -35,13 +36,18 @@ impl Core {
     /// Takes in one share. When enough are there, the server is unsealed when this returns.
     ///
     /// # Errors
-    /// `Invalid` when the share is malformed, or the set is complete and wrong; it is forgotten then.
-    pub async fn unseal(self: &Arc<Self>, key: &str) -> Result<SealStatus, CoreError> {
+    /// `Invalid` when the share is malformed, or a set is complete and wrong: what `giver` gave is
+    /// forgotten when it was a whole one by itself. `TooMany` for who gave too many wrong ones.
+    pub async fn unseal(
+        self: &Arc<Self>,
+        key: &str,
+        giver: &Guesser,
+    ) -> Result<SealStatus, CoreError> {
         let _turn = self.seal.turn.lock().await;
         if self.unsealed().is_err() {
             let stored = self.stored_seal().await?.value;
             let slots: Vec<_> = stored.shared().cloned().collect();
-            let given = Given { key, nonce: None };
+            let given = Given { key, nonce: None, giver };
             let gathered = self.gather(Purpose::Unseal, given, &slots, &stored.cluster_id).await?;
             if let Gathered::Opened { root, slot } = gathered {
                 self.open_with(root, &slot).await?;
@@ -50,9 +56,9 @@ impl Core {
         self.seal_status().await
     }
 
-    /// Forgets the shares given so far.
-    pub fn reset_unseal(&self) {
-        self.seal.ceremonies().unseal.reset();
+    /// Forgets the shares that `giver` gave so far, and nobody else's.
+    pub fn reset_unseal(&self, giver: &Guesser) {
+        self.seal.ceremonies().unseal.forget(giver);
     }
 
     /// Unseals by a slot that needs nobody, when there is one. False when there is none, or the

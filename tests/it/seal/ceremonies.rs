@@ -107,6 +107,41 @@ async fn guessing_is_slowed_down_and_the_rightful_are_let_in_again() {
 }
 
 #[tokio::test]
+async fn a_stranger_neither_delays_nor_spoils_what_administrators_give() {
+    let (_directory, node) = fresh().await;
+    let keys = node.init(5, 3).await;
+    let from = |address: [u8; 4], body: Value| {
+        node.call_from(address, 1, None, Verb::Write, "sys/unseal", body)
+    };
+    let stranger = |body: Value| from([192, 0, 2, 66], body);
+    let admin = |n: u8, key: &str| from([198, 51, 100, n], json!({"key": key}));
+    // For points that no real share is for.
+    let mut junk = (1..=255u8)
+        .map(|point| format!("{point:02x}"))
+        .filter(|point| !keys.hex.iter().any(|key| key.ends_with(point)))
+        .map(|point| json!({"key": format!("{}{point}", "ab".repeat(32))}));
+    let refused = loop {
+        match stranger(junk.next().unwrap()).await {
+            Ok(_) => {}
+            Err(error) if error.status() == 400 => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.status(), 429);
+    assert_eq!(admin(1, &keys.hex[0]).await.unwrap().1["progress"], json!(1));
+    // Back again, it begins a set that others would complete, and takes back what it can.
+    node.clock.advance(Duration::from_secs(refused.retry_after().unwrap().as_secs()));
+    stranger(junk.next().unwrap()).await.unwrap();
+    stranger(json!({"reset": true})).await.unwrap();
+    assert_eq!(stranger(junk.next().unwrap()).await.unwrap().1["progress"], json!(2));
+    // Three that do not belong together; what the administrators gave is kept.
+    assert_eq!(status(admin(2, &keys.hex[1]).await), 400);
+    assert!(node.core.unsealed().is_err());
+    assert_eq!(admin(3, &keys.hex[2]).await.unwrap().1["sealed"], json!(false));
+    assert!(node.core.unsealed().is_ok());
+}
+
+#[tokio::test]
 async fn of_many_who_initialise_one_wins() {
     let (_directory, node) = fresh().await;
     race_to_initialise(vec![node.core.storage.clone(); 8]).await;

@@ -1,13 +1,16 @@
 //! An unsealed core without HTTP: a real store, a clock that tests move, engines that tests bring.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use leasehold::core::audit::AuditSink;
 use leasehold::core::audit::broker::AuditBroker;
 use leasehold::core::clock_guard::GuardedClock;
 use leasehold::core::context::{Core, CoreSettings, Parts, Unsealed};
+use leasehold::core::guess::Guesser;
 use leasehold::core::lease::{LeaseSettings, Leases};
 use leasehold::core::mount::{MountClass, MountConfig, Mounted, NewMount, Registry};
+use leasehold::core::peer::ConnectionInfo;
 use leasehold::core::seal::{InitPlan, SealState};
 use leasehold::core::trust::TrustStore;
 use leasehold::crypto::aead::Suite;
@@ -17,6 +20,16 @@ use leasehold::types::time::{Clock, ManualClock, Timestamp, Ttl};
 
 /// When tests begin.
 pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// Who gives shares in tests.
+pub fn here() -> Guesser {
+    Guesser::on(&ConnectionInfo {
+        peer: None,
+        remote: SocketAddr::from(([127, 0, 0, 1], 4)),
+        listener: "test".into(),
+        id: 1,
+    })
+}
 
 /// What a [`TestCore`] is made of. Take [`TestSetup::new`] and change what matters.
 pub struct TestSetup {
@@ -142,7 +155,7 @@ impl TestCore {
         clock: Arc<ManualClock>,
         share: String,
     ) -> Self {
-        core.unseal(&share).await.unwrap();
+        core.unseal(&share, &here()).await.unwrap();
         let unsealed = core.unsealed().unwrap();
         let root_token = String::new();
         Self { core, unsealed, guard, clock, share, root_token, _directory: None }

@@ -7,8 +7,9 @@ use rusqlite::Connection;
 
 /// How long nothing has to be queued before the next few go.
 pub(super) const REST: Duration = Duration::from_millis(10);
-/// Free pages may be one in so many: the file is at most a third larger than what is in it.
-const SHARE: i64 = 4;
+/// Free pages may be one in so many: the file is at most a fifth larger than the pages in use, which are not
+/// full themselves.
+const SHARE: i64 = 6;
 /// As many are kept in any case (1 MiB).
 const KEPT_PAGES: i64 = 256;
 /// How many go in one transaction: whoever comes meanwhile waits no longer than for another commit.

@@ -149,6 +149,8 @@ impl<'a> Printer<'a> {
     fn field(&mut self) {
         let breaks = self.peek().map_or(0, |piece| piece.breaks);
         let mut head = String::new();
+        // Not to be read off the head: a quoted key may have an equals sign in it.
+        let mut assigned = false;
         let mut gap = Some(breaks);
         while let Some(piece) = self.peek() {
             self.at += 1;
@@ -157,17 +159,20 @@ impl<'a> Printer<'a> {
                     self.gap(gap.take().unwrap_or_default());
                     self.line(piece.text);
                 }
-                Token::Word if head.ends_with("= ") || head.is_empty() => {
+                Token::Word if assigned => {
                     head.push_str(piece.text);
-                    if head.contains(" = ") {
-                        break;
-                    }
+                    break;
                 }
                 Token::Word => {
-                    head.push(' ');
+                    if !head.is_empty() {
+                        head.push(' ');
+                    }
                     head.push_str(piece.text);
                 }
-                Token::Equals => head.push_str(" = "),
+                Token::Equals => {
+                    head.push_str(" = ");
+                    assigned = true;
+                }
                 Token::Open => {
                     self.gap(gap.take().unwrap_or_default());
                     return self.block(head.trim_end());
@@ -315,6 +320,13 @@ mod tests {
                       max_wrapping_ttl = \"1h\"\n}\npath \"b\" {}\n// end\n";
         assert_eq!(shown(text), styled);
         assert_eq!(shown(styled), styled);
+    }
+
+    #[test]
+    fn what_looks_like_a_field_inside_of_quotes_is_text() {
+        let text = "path \"a = {\" {\n  allowed_parameters = {\n    \"b = c\" = []\n    \
+                    \"d = [\" = [\"e = f\"]\n  }\n}\n";
+        assert_eq!(shown(text), text);
     }
 
     #[test]

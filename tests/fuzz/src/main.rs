@@ -1,14 +1,10 @@
 //! One target, chosen by `LEASEHOLD_FUZZ_TARGET`, under libFuzzer.
 #![no_main]
 
+mod support;
 #[path = "../../it/fuzz/targets/mod.rs"]
+#[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
 mod targets;
-
-mod support {
-    #[path = "../../../it/support/core.rs"]
-    #[allow(dead_code, reason = "shared with the integration tests, which use other parts of it")]
-    pub mod core;
-}
 
 use std::sync::OnceLock;
 

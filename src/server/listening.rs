@@ -7,14 +7,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Connections, Entrance};
@@ -25,8 +28,6 @@ use super::tls::ListenerTls;
 const BACKLOG: u32 = 65_535;
 /// How long the runtime may leave a connection on the socket. Short beside what fills it.
 const HEAD_START: Duration = Duration::from_millis(5);
-/// How often the thread looks whether it is to end.
-const LOOK_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Rest after the system refused to accept, most likely for want of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -80,15 +81,21 @@ impl Listening {
     ) -> io::Result<()> {
         let Self { name, socket, tls } = self;
         let (workers, stopped) = (Handle::current(), stop.clone());
-        let spare = socket.try_clone()?;
         let entrance = Arc::new(Entrance { name, tls, app, connections, stop, workers });
-        let relief = entrance.clone();
-        thread::Builder::new().name("accept".into()).spawn(move || relieve(&spare, &relief))?;
+        let (spare, relief) = (socket.try_clone()?, entrance.clone());
+        let bell = Bell(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?));
+        let (rung, (done, ended)) = (bell.0.clone(), oneshot::channel());
+        thread::Builder::new().name("accept".into()).spawn(move || {
+            relieve(&spare, &relief, &rung);
+            drop(spare);
+            // Nobody waits for it when the server was given up.
+            let _ = done.send(());
+        })?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                () = stopped.cancelled() => return Ok(()),
+                () = stopped.cancelled() => break,
             };
             match accepted {
                 Ok((tcp, remote)) => entrance.admit(tcp, remote),
@@ -99,6 +106,9 @@ impl Listening {
                 }
             }
         }
+        // From here on nobody listens, which is what whoever stopped this waits for.
+        drop((socket, bell));
+        ended.await.map_err(io::Error::other)
     }
 }
 
@@ -113,15 +123,21 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Takes what the runtime leaves on the socket for longer than a moment.
-fn relieve(socket: &TcpListener, entrance: &Entrance) {
-    while !entrance.stop.is_cancelled() {
-        let mut ready = [PollFd::new(socket, PollFlags::IN)];
-        if !poll(&mut ready, Some(&LOOK_EVERY)).is_ok_and(|ready| ready > 0) {
-            continue;
+/// Takes what the runtime leaves on the socket for longer than a moment, until `rung`.
+fn relieve(socket: &TcpListener, entrance: &Entrance, rung: &OwnedFd) {
+    loop {
+        let mut ready = [PollFd::new(socket, PollFlags::IN), PollFd::new(rung, PollFlags::IN)];
+        let polled = poll(&mut ready, None);
+        let [waiting, ring] = ready.map(|one| !one.revents().is_empty());
+        match polled {
+            Err(Errno::INTR) => continue,
+            // Without it the runtime does what it can.
+            Err(_) => return,
+            Ok(_) if ring => return,
+            Ok(_) if !waiting => continue,
+            Ok(_) => thread::sleep(HEAD_START),
         }
-        thread::sleep(HEAD_START);
-        loop {
+        while !entrance.stop.is_cancelled() {
             match socket.accept() {
                 Ok((tcp, remote)) => {
                     if let Err(error) = entrance.admit_from_outside(tcp, remote) {
@@ -133,6 +149,16 @@ fn relieve(socket: &TcpListener, entrance: &Entrance) {
                 Err(_) => break,
             }
         }
+    }
+}
+
+/// Tells the thread to let go of the socket, when this is dropped.
+struct Bell(Arc<OwnedFd>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // One is always taken by a counter that stands at zero.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 }
 

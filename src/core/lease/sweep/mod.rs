@@ -156,8 +156,9 @@ impl Leases {
         };
         let now = self.clock.now();
         let at = match next {
-            // Due and yet not to be had: in hand, or claimed by another node.
-            Some(due) if due <= claimed_at => now.plus(LOOK_AGAIN),
+            // Due and yet not to be had: in hand, or claimed by another node. From when it was looked, since
+            // what has become due after that is not seen behind it.
+            Some(due) if due <= claimed_at => claimed_at.plus(LOOK_AGAIN),
             Some(due) => due.min(now.plus(LOOK_AT_LEAST)),
             None => now.plus(LOOK_AT_LEAST),
         };

@@ -80,7 +80,7 @@ impl Listening {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let Self { name, socket, tls } = self;
-        let (workers, stopped) = (Handle::current(), stop.clone());
+        let workers = Handle::current();
         let entrance = Arc::new(Entrance { name, tls, app, connections, stop, workers });
         let (spare, relief) = (socket.try_clone()?, entrance.clone());
         let bell = Bell(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?));
@@ -95,7 +95,7 @@ impl Listening {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                () = stopped.cancelled() => break,
+                () = entrance.stop.cancelled() => break,
             };
             match accepted {
                 Ok((tcp, remote)) => entrance.admit(tcp, remote),

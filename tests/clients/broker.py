@@ -8,6 +8,8 @@ import tempfile
 import unittest
 import urllib.request
 
+import hvac
+
 from directory import Directory, free_port, wait_for
 
 PROGRAM = os.environ["LEASEHOLD"]
@@ -86,6 +88,17 @@ class Broker:
     def identity(self, name):
         """Paths of a client certificate and its key."""
         return self.path(name + ".pem"), self.path(name + ".key")
+
+    def client(self, who="admin", token=None):
+        """An hvac client with somebody's certificate."""
+        made = hvac.Client(url=self.address, cert=self.identity(who), verify=self.path("ca.pem"))
+        # Not what the environment or the home directory may hold.
+        made.token = token
+        return made
+
+    def root(self):
+        """The same with the root token."""
+        return self.client(token=self.root_token)
 
     def stop(self):
         self._process.terminate()

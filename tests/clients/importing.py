@@ -18,12 +18,7 @@ class Importing(unittest.TestCase):
     def setUp(self):
         self.broker = self.target()
         self.addCleanup(self.broker.stop)
-        self.here = hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity("admin"),
-            verify=self.broker.path("ca.pem"),
-            token=self.broker.root_token,
-        )
+        self.here = self.broker.root()
         self.there = self.bao.client()
 
     def target(self):

@@ -84,12 +84,7 @@ class Agent(WithBroker):
         super().setUpClass()
         cls.postgres = Postgres()
         cls.addClassCleanup(cls.postgres.stop)
-        cls.root = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-            token=cls.broker.root_token,
-        )
+        cls.root = cls.broker.root()
         for name in ["agent", "proxy"]:
             cls.root.auth.cert.create_ca_certificate_role(
                 name=name,

@@ -19,16 +19,10 @@ POLICY = 'path "secret/data/team/*" { capabilities = ["read"] }'
 
 class Hvac(WithBroker):
     def client(self, who="admin", token=None):
-        made = hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity(who),
-            verify=self.broker.path("ca.pem"),
-        )
-        made.token = token
-        return made
+        return self.broker.client(who, token)
 
     def root(self):
-        return self.client(token=self.broker.root_token)
+        return self.broker.root()
 
     def test_status(self):
         client = self.client()
@@ -319,12 +313,7 @@ class Hvac(WithBroker):
 
 class Sealing(WithBroker):
     def test_seal_and_unseal(self):
-        client = hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity("admin"),
-            verify=self.broker.path("ca.pem"),
-            token=self.broker.root_token,
-        )
+        client = self.broker.root()
         self.assertEqual(client.sys.read_seal_status()["sealed"], False)
         self.assertEqual(client.sys.rotate_encryption_key().status_code, 204)
         self.assertIn("term", client.sys.get_encryption_key_status()["data"])

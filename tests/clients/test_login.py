@@ -5,8 +5,6 @@ import os
 import subprocess
 import unittest
 
-import hvac
-
 from broker import PROGRAM, WithBroker
 from terminal import Terminal
 
@@ -17,12 +15,7 @@ class People(WithBroker):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        root = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-            token=cls.broker.root_token,
-        )
+        root = cls.broker.root()
         root.sys.enable_auth_method("userpass")
         root.auth.userpass.create_or_update_user("ann", PASSWORD, policies=["workload"])
 

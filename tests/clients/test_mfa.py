@@ -25,12 +25,7 @@ class SecondFactor(WithBroker):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.root = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-            token=cls.broker.root_token,
-        )
+        cls.root = cls.broker.root()
         cls.root.sys.enable_auth_method("userpass", path="people")
         cls.accessor = cls.root.sys.list_auth_methods()["data"]["people/"]["accessor"]
         made = cls.root.write_data(TOTP, data={"issuer": "Corp", "method_name": "phone"})

@@ -144,12 +144,7 @@ class Ssh(WithBroker):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.root = hvac.Client(
-            url=cls.broker.address,
-            cert=cls.broker.identity("admin"),
-            verify=cls.broker.path("ca.pem"),
-            token=cls.broker.root_token,
-        )
+        cls.root = cls.broker.root()
         cls.root.sys.enable_secrets_engine("ssh")
         cls.root.sys.enable_secrets_engine("ssh", path="hosts")
         cls.ssh = cls.root.secrets.ssh

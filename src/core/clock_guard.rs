@@ -34,6 +34,8 @@ struct State {
     reckoned_at: i64,
     /// Whether the jump that is not followed was counted.
     counted: bool,
+    /// Whether revocations are held for it, so that somebody is told of it.
+    reported: bool,
 }
 
 impl GuardedClock {
@@ -41,26 +43,17 @@ impl GuardedClock {
     pub fn new(inner: Arc<dyn Clock>, jump_max: Ttl) -> Self {
         let reckoned_at = millis(inner.monotonic());
         let offset = inner.now().as_millis().saturating_sub(reckoned_at);
-        let state = State { offset, followed: 0, reckoned_at, counted: false };
+        let state = State { offset, followed: 0, reckoned_at, counted: false, reported: false };
         Self { inner, jump_max_millis: jump_max.as_millis(), state: Mutex::new(state) }
     }
 
-    /// How far the wall clock is ahead of this one, while that is more than is followed.
-    pub fn jump(&self) -> Option<Ttl> {
-        let (_, ahead) = self.read(&mut self.state());
-        (ahead > 0).then(|| Ttl::from_secs(u64::try_from(ahead / 1000).unwrap_or(0)))
-    }
-
-    /// Follows the wall clock, however far ahead it is: an administrator says that it is right.
-    pub fn accept(&self) {
+    /// How far the wall clock is ahead of this one, while that is more than is followed. Whoever asks
+    /// holds revocations for it: from then on [`Clock::accept_jump`] may follow it.
+    pub fn report_jump(&self) -> Option<Ttl> {
         let mut state = self.state();
         let (_, ahead) = self.read(&mut state);
-        *state = State {
-            offset: state.offset.saturating_add(ahead),
-            followed: 0,
-            counted: false,
-            ..*state
-        };
+        state.reported = ahead > 0;
+        (ahead > 0).then(|| Ttl::from_secs(u64::try_from(ahead / 1000).unwrap_or(0)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,7 +66,7 @@ impl GuardedClock {
         let steady = Timestamp::from_millis(monotonic.saturating_add(state.offset));
         let ahead = self.inner.now().millis_since(steady);
         if ahead <= 0 {
-            state.counted = false;
+            (state.counted, state.reported) = (false, false);
             return (steady, 0);
         }
         let passed = monotonic.saturating_sub(state.reckoned_at).max(0);
@@ -89,6 +82,7 @@ impl GuardedClock {
             followed: followed.saturating_add(ahead),
             reckoned_at: monotonic,
             counted: false,
+            reported: false,
         };
         (steady.plus_millis(ahead), 0)
     }
@@ -125,6 +119,20 @@ impl Clock for GuardedClock {
         let (now, _) = self.read(&mut state);
         state.offset = state.offset.saturating_add(floor.millis_since(now).max(0));
     }
+
+    fn accept_jump(&self) {
+        let mut state = self.state();
+        let (_, ahead) = self.read(&mut state);
+        if state.reported {
+            *state = State {
+                offset: state.offset.saturating_add(ahead),
+                followed: 0,
+                counted: false,
+                reported: false,
+                ..*state
+            };
+        }
+    }
 }
 
 fn millis(time: Duration) -> i64 {
@@ -152,7 +160,7 @@ mod tests {
         assert_eq!(clock.now(), START);
         inner.advance(Duration::from_secs(10));
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(10)));
-        assert_eq!(clock.jump(), None);
+        assert_eq!(clock.report_jump(), None);
     }
 
     #[test]
@@ -170,12 +178,27 @@ mod tests {
         let far = START.plus(Ttl::from_secs(86_400));
         inner.set_wall(far);
         assert_eq!(clock.now(), START);
-        assert_eq!(clock.jump(), Some(Ttl::from_secs(86_400)));
+        // Nobody was told of it, so that nobody can have meant it.
+        clock.accept_jump();
+        assert_eq!(clock.now(), START);
+        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(86_400)));
         inner.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(5)));
-        clock.accept();
+        clock.accept_jump();
         assert_eq!(clock.now(), far.plus(Ttl::from_secs(5)));
-        assert_eq!(clock.jump(), None);
+        assert_eq!(clock.report_jump(), None);
+    }
+
+    #[test]
+    fn what_was_said_of_a_jump_that_ended_is_not_said_of_the_next() {
+        let (inner, clock) = guarded();
+        inner.set_wall(START.plus(Ttl::from_secs(86_400)));
+        assert!(clock.report_jump().is_some());
+        inner.set_wall(START);
+        assert_eq!(clock.report_jump(), None);
+        inner.set_wall(START.plus(Ttl::from_secs(7200)));
+        clock.accept_jump();
+        assert_eq!((clock.now(), clock.report_jump()), (START, Some(Ttl::from_secs(7200))));
     }
 
     #[test]
@@ -188,22 +211,22 @@ mod tests {
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
         step(200);
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
-        assert_eq!(clock.jump(), Some(Ttl::from_secs(200)));
+        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(200)));
         // Half a day later, half of it is forgotten.
         inner.advance(Duration::from_secs(12 * 3600));
-        assert_eq!(clock.jump(), None);
+        assert_eq!(clock.report_jump(), None);
         assert_eq!(clock.now(), inner.now());
         step(3000);
-        assert_eq!(clock.jump(), Some(Ttl::from_secs(3000)));
+        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(3000)));
     }
 
     #[test]
     fn a_wall_clock_that_is_put_right_again_is_no_jump_any_more() {
         let (inner, clock) = guarded();
         inner.set_wall(START.plus(Ttl::from_secs(86_400)));
-        assert!(clock.jump().is_some());
+        assert!(clock.report_jump().is_some());
         inner.set_wall(START);
-        assert_eq!((clock.jump(), clock.now()), (None, START));
+        assert_eq!((clock.report_jump(), clock.now()), (None, START));
     }
 
     #[test]

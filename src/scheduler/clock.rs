@@ -19,30 +19,24 @@ const NOTE_SPARED: Ttl = Ttl::from_secs(5);
 
 /// Watches for as long as it is let.
 pub(super) async fn watch(core: Arc<Core>, unsealed: Arc<Unsealed>, clock: Arc<GuardedClock>) {
-    let mut held_for_jump = false;
+    let mut told = false;
     let mut looks = 0;
     loop {
-        match clock.jump() {
-            None => held_for_jump = false,
-            // An administrator has looked and says that the clock is right.
-            Some(_) if held_for_jump && unsealed.leases.hold().is_none() => {
-                clock.accept();
-                held_for_jump = false;
+        let mut jumped = false;
+        let held = unsealed.leases.set_hold_if(|| {
+            let secs = clock.report_jump()?.as_secs();
+            jumped = true;
+            if !told {
+                tracing::error!(ahead_secs = secs, "the clock jumped: revocations held");
             }
-            Some(ahead) => {
-                let secs = ahead.as_secs();
-                if !held_for_jump {
-                    tracing::error!(ahead_secs = secs, "the clock jumped: revocations held");
-                }
-                held_for_jump = true;
-                let reason = format!(
-                    "the wall clock jumped ahead by {secs} seconds: check it, then release the hold"
-                );
-                if let Err(error) = unsealed.leases.set_hold(reason).await {
-                    tracing::error!(%error, "the hold could not be stored");
-                }
-            }
+            Some(format!(
+                "the wall clock jumped ahead by {secs} seconds: check it, then release the hold"
+            ))
+        });
+        if let Err(error) = held.await {
+            tracing::error!(%error, "the hold could not be stored");
         }
+        told = jumped;
         if looks % NOTED_EVERY == 0
             && let Err(error) = time_seen::note(&unsealed, core.clock.now(), NOTE_SPARED).await
         {

@@ -232,6 +232,9 @@ pub trait Clock: Send + Sync + 'static {
     /// Says that it is at least `floor` by now. Only a clock that is more than the machine's own can
     /// heed that.
     fn raise_to(&self, _floor: Timestamp) {}
+    /// Says that somebody who was told of a jump finds the machine's clock right. Only a clock that
+    /// does not follow jumps by itself can heed that.
+    fn accept_jump(&self) {}
 }
 
 /// The machine's own clock.

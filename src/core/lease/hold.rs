@@ -57,7 +57,19 @@ impl Leases {
     /// # Errors
     /// When the hold could not be stored; it is in force in this process all the same. Call again.
     pub async fn set_hold(&self, reason: String) -> Result<(), CoreError> {
+        self.set_hold_if(|| Some(reason)).await
+    }
+
+    /// The same where `reason` gives one. It is asked while no hold is set or released.
+    ///
+    /// # Errors
+    /// As those of [`Leases::set_hold`].
+    pub async fn set_hold_if(
+        &self,
+        reason: impl FnOnce() -> Option<String>,
+    ) -> Result<(), CoreError> {
         let mut unstored = self.hold_unstored.lock().await;
+        let Some(reason) = reason() else { return Ok(()) };
         if self.hold().is_none() {
             self.put_hold(Some(Arc::new(Hold { reason, since: self.clock.now() })));
             *unstored = true;
@@ -87,6 +99,10 @@ impl Leases {
 
     fn put_hold(&self, hold: Option<Arc<Hold>>) {
         let released = hold.is_none();
+        if released && self.hold().is_some() {
+            // Before anything ends by it, and before anything is leased in the time that was.
+            self.clock.accept_jump();
+        }
         if self.hold.put(hold) && released {
             self.wake_sweep();
         }

@@ -137,12 +137,15 @@ async fn what_the_library_forgets_the_watchdog_runs_once_and_counts() {
     node.pass(3).await;
     assert_eq!((counted.runs("tidy"), counted.missed("tidy")), (1, 0), "it may be a little late");
     node.pass(10).await;
-    assert_eq!((counted.runs("tidy"), counted.missed("tidy")), (2, 1));
+    soon("the run that was not said", async || counted.runs("tidy") == 2).await;
+    assert_eq!(counted.missed("tidy"), 1);
     node.pass_in_steps(HOUR - 20, 60).await;
     assert_eq!((counted.runs("tidy"), counted.missed("tidy")), (2, 1));
 
     // Five runs missed in a row, as when the machine was suspended, are made up for by one.
     go_to(&node, 7 * HOUR);
+    node.pass(30).await;
+    soon("the run for all of them", async || counted.runs("tidy") == 3).await;
     node.pass(30).await;
     assert_eq!((counted.runs("tidy"), counted.missed("tidy")), (3, 2));
     assert_eq!(counted.of("failures", "tidy"), 0);

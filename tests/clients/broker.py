@@ -89,7 +89,7 @@ class Broker:
         """Paths of a client certificate and its key."""
         return self.path(name + ".pem"), self.path(name + ".key")
 
-    def client(self, who="admin", token=None):
+    def connect(self, who="admin", token=None):
         """An hvac client with somebody's certificate."""
         made = hvac.Client(url=self.address, cert=self.identity(who), verify=self.path("ca.pem"))
         # Not what the environment or the home directory may hold.
@@ -98,7 +98,7 @@ class Broker:
 
     def root(self):
         """The same with the root token."""
-        return self.client(token=self.root_token)
+        return self.connect(token=self.root_token)
 
     def stop(self):
         self._process.terminate()

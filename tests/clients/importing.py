@@ -4,8 +4,6 @@ import json
 import subprocess
 import unittest
 
-import hvac
-
 from broker import PROGRAM, Broker
 
 # What every secret of the source begins with; it is printed nowhere.
@@ -31,11 +29,7 @@ class Importing(unittest.TestCase):
 
     def visitor(self):
         """Somebody without a token."""
-        return hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity("admin"),
-            verify=self.broker.path("ca.pem"),
-        )
+        return self.broker.connect()
 
     def start(self, *flags, token=None):
         certificate, key = self.broker.identity("admin")

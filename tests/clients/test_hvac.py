@@ -19,7 +19,7 @@ POLICY = 'path "secret/data/team/*" { capabilities = ["read"] }'
 
 class Hvac(WithBroker):
     def client(self, who="admin", token=None):
-        return self.broker.client(who, token)
+        return self.broker.connect(who, token)
 
     def root(self):
         return self.broker.root()
@@ -335,11 +335,7 @@ class Sealing(WithBroker):
 class Holders(WithBroker):
     def test_init_and_rekey(self):
         self.broker.serve_empty()
-        client = hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity("admin"),
-            verify=self.broker.path("ca.pem"),
-        )
+        client = self.broker.connect()
         self.assertFalse(client.sys.is_initialized())
         made = client.sys.initialize(secret_shares=3, secret_threshold=2)
         self.assertEqual((len(made["keys"]), len(made["keys_base64"])), (3, 3))

@@ -252,11 +252,7 @@ class Import(Importing):
         self.assertEqual((role["token_policies"], role["token_ttl"]), (["web"], 1200))
         self.assertIn("auth/approle/role/web", self.listed(report, "secret id"))
         secret_id = self.here.auth.approle.generate_secret_id("web")["data"]["secret_id"]
-        fresh = hvac.Client(
-            url=self.broker.address,
-            cert=self.broker.identity("admin"),
-            verify=self.broker.path("ca.pem"),
-        )
+        fresh = self.broker.connect()
         login = fresh.auth.approle.login("the-role-id-of-web", secret_id)
         self.assertIn("web", login["auth"]["policies"])
         self.assertIn("auth/people/users/ann", self.listed(report, "credential"))

@@ -493,6 +493,4 @@ class Source(Broker):
         return self.root_token
 
     def client(self):
-        return hvac.Client(
-            url=self.address, cert=self.identity("admin"), verify=self.ca, token=self.token
-        )
+        return self.root()

@@ -188,10 +188,10 @@ impl SystemRoutes for MfaRoutes {
             ("totp-method" | "mfa-method", Operation::Read) => {
                 Ok(Reply::data(shown(settings.methods.get(id()).ok_or(CoreError::NotFound)?)))
             }
-            ("totp-method", Operation::Delete) => match mfa.delete_method(id()).await? {
-                true => Ok(Reply::empty()),
-                false => Err(CoreError::NotFound),
-            },
+            ("totp-method", Operation::Delete) => {
+                mfa.delete_method(id()).await?;
+                Ok(Reply::empty())
+            }
             ("totp-method", _) => {
                 mfa.change(|all| {
                     let known = all.methods.get_mut(id()).ok_or(CoreError::NotFound)?;

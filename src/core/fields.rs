@@ -233,7 +233,8 @@ impl Fields {
                 .collect::<Result<_, _>>()
                 .map(Some),
             Some(_) => self
-                .list(name)?
+                .list(name)
+                .map_err(|_| bad())?
                 .unwrap_or_default()
                 .into_iter()
                 .map(|pair| {

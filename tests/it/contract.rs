@@ -116,7 +116,7 @@ fn recorded_answers_are_as_the_document_says() {
                 }
                 None => alike
                     .filter_map(Value::as_str)
-                    .map(|request| (request, request.split_once(' ').unwrap().1))
+                    .map(|request| (request, request.split(' ').nth(1).unwrap()))
                     .collect(),
             };
             for (request, route) in requests {

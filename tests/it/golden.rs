@@ -4,11 +4,13 @@
 //! `LEASEHOLD_GOLDEN=write` writes the files anew; what changed in them is then to be read, and
 //! answered for, in the commit that changes it.
 
+mod alike;
 mod callers;
 mod codes;
 mod engines;
 mod issuers;
 mod limits;
+mod own;
 mod people;
 mod refusals;
 mod seal;

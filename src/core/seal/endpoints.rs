@@ -547,10 +547,14 @@ impl Call<'_> {
         // A store that fails must not hide that the server is sealed.
         let initialized = self.core.is_initialized().await.unwrap_or(false);
         let unsealed = matches!(&*self.core.phase(), Phase::Unsealed(_));
-        let (field, default) = match (initialized, unsealed) {
-            (false, _) => ("uninitcode", 501),
-            (true, false) => ("sealedcode", 503),
-            (true, true) => ("activecode", 200),
+        // All of them, so that a load balancer's mistake shows before the day on which it counts.
+        let active = status_code(self.fields, "activecode", 200)?;
+        let sealed = status_code(self.fields, "sealedcode", 503)?;
+        let fresh = status_code(self.fields, "uninitcode", 501)?;
+        let status = match (initialized, unsealed) {
+            (false, _) => fresh,
+            (true, false) => sealed,
+            (true, true) => active,
         };
         let mut body = json!({
             "initialized": initialized,
@@ -568,7 +572,6 @@ impl Call<'_> {
         if unsealed && let Ok(status) = self.core.seal_status().await {
             body = self.with_cluster(body, status.cluster_id);
         }
-        let status = status_code(self.fields, field, default)?;
         Ok(Done { status, body, undo: Undo::Nothing })
     }
 

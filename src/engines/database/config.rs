@@ -311,7 +311,8 @@ impl DatabaseEngine {
     ) -> Result<Reply, CoreError> {
         let entry: Option<Entry<ConfigRecord>> = ctx.view.get_fresh(&record_name(name)).await?;
         let precondition = Entry::expected(entry.as_ref());
-        let mut config = entry.ok_or(CoreError::NotFound)?.value;
+        let missing = || CoreError::invalid(format!("database {name:?} is not configured"));
+        let mut config = entry.ok_or_else(missing)?.value;
         config.generation = random_base62(16)?;
         ctx.view.write(&record_name(name), &config, precondition).await?;
         self.forget_driver(name);

@@ -6,7 +6,7 @@ use tokio_postgres::NoTls;
 use super::stage::Stage;
 use crate::support::postgres::TestPostgres;
 
-const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' \
+pub(super) const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' \
      VALID UNTIL '{{expiration}}'";
 
 fn text(value: &Value) -> String {
@@ -103,15 +103,15 @@ async fn versioned_secrets_answer_as_recorded() {
 }
 
 /// A database of the tests' server, with users that are there for this.
-struct Target {
+pub(super) struct Target {
     database: String,
     root: String,
-    user: String,
-    config: Value,
+    pub(super) user: String,
+    pub(super) config: Value,
 }
 
 impl Target {
-    fn of(stage: &mut Stage, name: &str) -> Self {
+    pub(super) fn of(stage: &mut Stage, name: &str) -> Self {
         let server = TestPostgres::shared();
         let database = server.database().rsplit('/').next().unwrap().to_owned();
         let (root, user) = (format!("golden_{name}_root"), format!("golden_{name}_app"));

@@ -337,7 +337,7 @@ fn word(word: &str) -> String {
         return "<hex>".into();
     }
     match word.rsplit_once('_') {
-        Some((kind, id)) if id.len() == 8 && hex(id) => format!("{kind}_<id>"),
+        Some((kind, id)) if [8, 32].contains(&id.len()) && hex(id) => format!("{kind}_<id>"),
         _ => word.to_owned(),
     }
 }

@@ -21,6 +21,7 @@ use leasehold::types::secret::SecretString;
 use leasehold::types::time::Ttl;
 use serde_json::{Value, json};
 
+use crate::support::broker::{Broker, Setup};
 use crate::support::core::{TestCore, TestSetup};
 use crate::support::target::Targets;
 
@@ -247,4 +248,39 @@ async fn an_address_is_given_more_room_and_then_waits_too() {
     assert_eq!(elsewhere.tries("lookup", &right).await, 0);
     root.write("sys/locked-users/wrapping/unlock/address:192.0.2.1", json!({})).await.unwrap();
     assert_eq!(nobody.tries("lookup", &right).await, 0);
+}
+
+/// On a server that runs, by certificates that it has verified.
+#[tokio::test]
+async fn who_gives_wrong_shares_waits_while_another_certificate_unseals() {
+    let server = "log_level = \"info\"".into();
+    let broker = Broker::start(Setup { shares: (3, 2), server, ..Setup::default() });
+    broker.init().await;
+    let (keys, holder) = (broker.keys(), broker.admin());
+    let guesser = broker.caller(&broker.svid("guesser"));
+    let give = async |share: &str| guesser.write("sys/unseal", json!({ "key": share })).await;
+    // Two make a set. A machine that is slow lets pauses pass: then there are more of them.
+    let mut sets = 0;
+    let wait = 'guessing: loop {
+        for point in 1..3 {
+            let answer = give(&format!("{sets:064x}{point:02x}")).await;
+            if answer.status == 429 {
+                break 'guessing answer.header("retry-after").unwrap().parse::<u64>().unwrap();
+            }
+            assert_eq!(answer.status, if point == 1 { 200 } else { 400 }, "{}", answer.body);
+        }
+        sets += 1;
+        assert!(sets < 10, "nobody is slowed down");
+    };
+    assert!(sets > 3 && wait > 0, "{wait} seconds after {sets} sets");
+    let given = holder.write("sys/unseal", json!({ "key": keys[0] })).await.ok();
+    assert_eq!(given["sealed"], json!(true));
+    // Whatever the guesser goes on giving, a right share among it, is not for the holder to bear.
+    give(&keys[1]).await;
+    give(&format!("{sets:064x}03")).await;
+    assert_eq!(holder.read("sys/seal-status").await.ok()["sealed"], json!(true));
+    let given = holder.write("sys/unseal", json!({ "key": keys[1] })).await.ok();
+    assert_eq!(given["sealed"], json!(false));
+    let refused = |entry: &Value| entry["outcome"]["status"] == 429;
+    assert!(broker.audit().iter().any(refused), "who had to wait is in the audit");
 }

@@ -44,5 +44,6 @@ mod storage;
 #[allow(dead_code, reason = "parts for all tests; not every one is in use all the time")]
 mod support;
 mod tidy;
+mod timing;
 mod tls;
 mod transit;

@@ -100,7 +100,8 @@ impl UserpassMethod {
         let given = password(&request.fields)?;
         let name = spelled(request);
         let found = match checked_name(&name) {
-            Ok(name) => stored(ctx, name).await?,
+            // From the store, as one that is not there: what is remembered would be told by the time.
+            Ok(name) => ctx.view.get_fresh(&at(name)).await?,
             Err(_) => None,
         };
         let (hash, token) = match found {

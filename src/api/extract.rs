@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 use serde_json::{Map, Value};
 
 use crate::core::error::CoreError;
+use crate::core::failpoint::panic_point;
 use crate::core::mfa::Shown;
 use crate::core::request::Verb;
 use crate::types::path::ApiPath;
@@ -87,6 +88,8 @@ pub(super) async fn parse(
     let codes = codes(&head.headers)?;
     let idempotency_key = text_header(&head.headers, "idempotency-key")?.map(str::to_owned);
     let body = read_body(&head.headers, body, body_bytes_max).await?;
+    let shown = || format!("{:?} {}", head.headers, String::from_utf8_lossy(&body));
+    panic_point("request.read", shown);
     let mut fields = parse_body(verb, &head.headers, &body)?;
     // A write's parameters are its body alone: what stands in a query must not end up in a secret.
     if !matches!(verb, Verb::Write | Verb::Patch) {

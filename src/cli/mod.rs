@@ -17,6 +17,7 @@ mod mounts;
 mod openapi;
 mod operator;
 mod output;
+mod panics;
 mod policy;
 mod print;
 mod quota;
@@ -156,6 +157,7 @@ pub enum Finish {
 /// Runs the command in `args` (the program's name first) with the process's own streams and
 /// environment, and returns its exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    panics::show_no_values();
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut process = Process {
         env: Box::new(|name| std::env::var(name).ok()),

@@ -1,4 +1,5 @@
-//! Named points at which tests kill the process. Compiled to nothing without the `failpoints` feature.
+//! Named points at which tests kill the process, or have it panic. Compiled to nothing without the
+//! `failpoints` feature.
 
 use super::clock_guard::GuardedClock;
 
@@ -71,6 +72,33 @@ pub fn fail_point(name: &'static str) {
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub const fn fail_point(_name: &'static str) {}
+
+/// Panics over `shown`, as a library does that prints what it could not handle, when the environment
+/// variable `LEASEHOLD_PANIC_POINT` names this point and what `LEASEHOLD_PANIC_ON` says is in there.
+#[cfg(feature = "failpoints")]
+#[expect(clippy::panic, reason = "that is what it is for")]
+pub fn panic_point(name: &'static str, shown: impl FnOnce() -> String) {
+    use std::sync::OnceLock;
+
+    static CHOSEN: OnceLock<Option<(String, String)>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let read = |name| std::env::var(name).ok();
+        Some((read("LEASEHOLD_PANIC_POINT")?, read("LEASEHOLD_PANIC_ON")?))
+    });
+    if let Some((point, text)) = chosen
+        && point == name
+    {
+        let shown = shown();
+        if shown.contains(text) {
+            std::panic::panic_any(shown);
+        }
+    }
+}
+
+/// Panics when tests ask for it; this build does not have the feature.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn panic_point(_name: &'static str, _shown: impl FnOnce() -> String) {}
 
 /// Puts the clock ahead by as many seconds as the environment variable `LEASEHOLD_CLOCK_AHEAD_SECS`
 /// says, as if the process had been started so much later: tests do not wait for what is due then.

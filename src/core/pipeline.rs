@@ -20,7 +20,7 @@ use super::caller::{Caller, Via};
 use super::context::{Core, SystemContext, SystemRoutes, Unsealed};
 use super::engine::{AuthOutcome, AuthRequest, CallerFacts, EngineRequest, Outcome};
 use super::error::CoreError;
-use super::failpoint::fail_point;
+use super::failpoint::{fail_point, panic_point};
 use super::fields::Fields;
 use super::lease::{Issuing, Owner};
 use super::login::LogIn;
@@ -132,7 +132,10 @@ impl Core {
                     let wrapping = reply.wrap.as_ref();
                     ending.wrapping_accessor =
                         wrapping.map(|wrap| redaction.text(wrap.accessor.as_str()));
-                    reply.with_audit_view(|view| ticket.set_response_data(redaction.value(view)));
+                    reply.with_audit_view(|view| {
+                        panic_point("request.answer", || format!("{view:?}"));
+                        ticket.set_response_data(redaction.value(view));
+                    });
                 }
             }
             Err(error) => {
@@ -196,6 +199,7 @@ impl Core {
             ticket.set_request_data(redaction.value(&body));
             request.fields = into_map(body);
         }
+        panic_point("request.serve", || format!("{:?}", request.fields));
         if let Some(peer) = &request.connection.peer {
             // Validity, revocation and trust are judged now, however old the connection is.
             self.trust

@@ -8,6 +8,8 @@ mod faults;
 mod growth;
 mod held;
 mod memory;
+#[cfg(feature = "failpoints")]
+mod panics;
 mod rotation;
 mod witness;
 

@@ -1,4 +1,4 @@
-//! Named points at which tests kill the process, or have it panic. Compiled to nothing without the
+//! Named points at which tests kill the process, or have it panic or leak. Compiled to nothing without the
 //! `failpoints` feature.
 
 use super::clock_guard::GuardedClock;
@@ -99,6 +99,23 @@ pub fn panic_point(name: &'static str, shown: impl FnOnce() -> String) {
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn panic_point(_name: &'static str, _shown: impl FnOnce() -> String) {}
+
+/// Forgets a block of memory, as something that leaks would, when the environment variable
+/// `LEASEHOLD_LEAK` is set: whether those who look for leaks see one.
+#[cfg(feature = "failpoints")]
+pub fn leak_point() {
+    use std::sync::OnceLock;
+
+    static LEAKS: OnceLock<bool> = OnceLock::new();
+    if *LEAKS.get_or_init(|| std::env::var_os("LEASEHOLD_LEAK").is_some()) {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 1024]));
+    }
+}
+
+/// Forgets nothing; this build does not have the feature.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn leak_point() {}
 
 /// Puts the clock ahead by as many seconds as the environment variable `LEASEHOLD_CLOCK_AHEAD_SECS`
 /// says, as if the process had been started so much later: tests do not wait for what is due then.

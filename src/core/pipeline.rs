@@ -20,7 +20,7 @@ use super::caller::{Caller, Via};
 use super::context::{Core, SystemContext, SystemRoutes, Unsealed};
 use super::engine::{AuthOutcome, AuthRequest, CallerFacts, EngineRequest, Outcome};
 use super::error::CoreError;
-use super::failpoint::{fail_point, panic_point};
+use super::failpoint::{fail_point, leak_point, panic_point};
 use super::fields::Fields;
 use super::lease::{Issuing, Owner};
 use super::login::LogIn;
@@ -150,6 +150,7 @@ impl Core {
         if nobody_waits() && result.is_ok() {
             ticket.set_reason(UNHEARD);
         }
+        leak_point();
         fail_point("request.served");
         match ticket.finish(ending).await {
             Ok(receipt) => {

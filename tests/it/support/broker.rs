@@ -1,5 +1,6 @@
 //! A real server in a process of its own, with its own PKI, store and audit, and clients for it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
@@ -122,6 +123,11 @@ impl Drop for Running {
         let _ = self.watchdog.wait();
         let _ = self.server.kill();
         let _ = self.server.wait();
+        // What libfaketime leaves behind when its process is killed keeps a later one from starting
+        // that happens to get the same number.
+        for left in ["faketime_shm", "sem.faketime_sem"] {
+            let _ = fs::remove_file(format!("/dev/shm/{left}_{}", self.server.id()));
+        }
     }
 }
 
@@ -463,7 +469,7 @@ impl Broker {
     /// Starts the process; whether it came to answer before it ended.
     fn spawn(&self, fail_point: Option<&str>) -> bool {
         let log = File::options().create(true).append(true).open(self.dir().join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        let mut command = Command::new(program());
         command.args(["server", "--config"]).arg(self.dir().join("leasehold.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(point) = fail_point {
@@ -497,6 +503,12 @@ impl Broker {
         *self.running.lock().unwrap() = Some(running);
         true
     }
+}
+
+/// What is started: `LEASEHOLD_PROGRAM`, a release or something that watches one, or else what was
+/// built with the tests.
+fn program() -> OsString {
+    std::env::var_os("LEASEHOLD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_leasehold").into())
 }
 
 /// An address that was free a moment ago.

@@ -21,12 +21,16 @@ const EXPONENT_BYTES_MAX: usize = 4;
 const RSA: &[JwsAlgorithm] = &[PS256, PS384, PS512, RS256, RS384, RS512];
 const P256: &[JwsAlgorithm] = &[ES256];
 const P384: &[JwsAlgorithm] = &[ES384];
+const P521: &[JwsAlgorithm] = &[ES512];
+/// RFC 7518 §6.2.1.2: both coordinates have their full length, that of P-521 being 521 bits.
+const P521_BYTES: usize = 66;
 const ED25519: &[JwsAlgorithm] = &[EdDSA];
 
 const OID_RSA: &str = "1.2.840.113549.1.1.1";
 const OID_EC: &str = "1.2.840.10045.2.1";
 const OID_P256: &str = "1.2.840.10045.3.1.7";
 const OID_P384: &str = "1.3.132.0.34";
+const OID_P521: &str = "1.3.132.0.35";
 const OID_ED25519: &str = "1.3.101.112";
 
 /// Public keys that tokens may be signed with.
@@ -38,15 +42,25 @@ struct PublicKey {
     id: Option<String>,
     /// Those that its type admits and that it was published for.
     algorithms: Vec<JwsAlgorithm>,
-    key: DecodingKey,
+    key: VerifyingKey,
+}
+
+/// A key in the form of what checks signatures with it.
+pub(super) enum VerifyingKey {
+    /// Of all kinds but P-521.
+    Usual(DecodingKey),
+    /// On P-521, as an uncompressed point.
+    P521(Vec<u8>),
 }
 
 /// Why there is no set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// None of them can be used: RSA from 2048 to 8192 bits, P-256, P-384 and Ed25519 can, for
-    /// signatures.
-    #[error("holds no key that can be used: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519")]
+    /// None of them can be used: RSA from 2048 to 8192 bits, P-256, P-384, P-521 and Ed25519 can,
+    /// for signatures.
+    #[error(
+        "holds no key that can be used: RSA of 2048 to 8192 bits, P-256, P-384, P-521 or Ed25519"
+    )]
     Empty,
     /// It is no set of keys, or no PEM of a public key or certificate.
     #[error("is no set of public keys")]
@@ -101,7 +115,7 @@ impl KeySet {
         &self,
         id: Option<&str>,
         algorithm: JwsAlgorithm,
-    ) -> impl Iterator<Item = &DecodingKey> {
+    ) -> impl Iterator<Item = &VerifyingKey> {
         let named = self.keys.iter().any(|key| key.id.is_some());
         self.keys
             .iter()
@@ -124,6 +138,7 @@ fn from_jwk(jwk: &Map<String, Value>) -> Option<PublicKey> {
         ("RSA", _) => (rsa(&bytes("n")?, &bytes("e")?)?, RSA),
         ("EC", Some("P-256")) => (point(&bytes("x")?, &bytes("y")?, 32)?, P256),
         ("EC", Some("P-384")) => (point(&bytes("x")?, &bytes("y")?, 48)?, P384),
+        ("EC", Some("P-521")) => (point(&bytes("x")?, &bytes("y")?, P521_BYTES)?, P521),
         ("OKP", Some("Ed25519")) => (ed25519(&bytes("x")?)?, ED25519),
         (_, _) => return None,
     };
@@ -158,6 +173,7 @@ fn from_der(label: &str, der: &[u8]) -> Result<PublicKey, KeyError> {
         OID_EC => match curve().as_deref() {
             Some(OID_P256) => (uncompressed(public, 32), P256),
             Some(OID_P384) => (uncompressed(public, 48), P384),
+            Some(OID_P521) => (uncompressed(public, P521_BYTES), P521),
             Some(_) | None => (None, P256),
         },
         OID_ED25519 => (ed25519(public), ED25519),
@@ -174,19 +190,19 @@ fn whole<T, E>(parsed: Result<(&[u8], T), E>) -> Result<T, KeyError> {
     }
 }
 
-fn rsa_pkcs1(der: &[u8]) -> Option<DecodingKey> {
+fn rsa_pkcs1(der: &[u8]) -> Option<VerifyingKey> {
     let key = whole(RSAPublicKey::from_der(der)).ok()?;
     rsa(key.modulus, key.exponent)
 }
 
-fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<VerifyingKey> {
     let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
     let usable = (RSA_BYTES_MIN..=RSA_BYTES_MAX).contains(&modulus.len())
         && (1..=EXPONENT_BYTES_MAX).contains(&exponent.len())
         // Neither 1, which everybody can sign for, nor even.
         && exponent.last().is_some_and(|last| last % 2 == 1)
         && exponent != [1];
-    usable.then(|| DecodingKey::from_rsa_raw_components(modulus, exponent))
+    usable.then(|| VerifyingKey::Usual(DecodingKey::from_rsa_raw_components(modulus, exponent)))
 }
 
 fn without_zeros(number: &[u8]) -> &[u8] {
@@ -194,16 +210,19 @@ fn without_zeros(number: &[u8]) -> &[u8] {
     number.get(zeros..).unwrap_or_default()
 }
 
-fn point(x: &[u8], y: &[u8], coordinate_bytes: usize) -> Option<DecodingKey> {
+fn point(x: &[u8], y: &[u8], coordinate_bytes: usize) -> Option<VerifyingKey> {
     uncompressed(&[&[4], x, y].concat(), coordinate_bytes).filter(|_| x.len() == coordinate_bytes)
 }
 
 /// SEC 1 §2.3.3. Whether the point is on the curve is looked at with each signature.
-fn uncompressed(point: &[u8], coordinate_bytes: usize) -> Option<DecodingKey> {
+fn uncompressed(point: &[u8], coordinate_bytes: usize) -> Option<VerifyingKey> {
     let usable = point.len() == 1 + 2 * coordinate_bytes && point.first() == Some(&4);
-    usable.then(|| DecodingKey::from_ec_der(point))
+    usable.then(|| match coordinate_bytes {
+        P521_BYTES => VerifyingKey::P521(point.to_vec()),
+        _ => VerifyingKey::Usual(DecodingKey::from_ec_der(point)),
+    })
 }
 
-fn ed25519(public: &[u8]) -> Option<DecodingKey> {
-    (public.len() == 32).then(|| DecodingKey::from_ed_der(public))
+fn ed25519(public: &[u8]) -> Option<VerifyingKey> {
+    (public.len() == 32).then(|| VerifyingKey::Usual(DecodingKey::from_ed_der(public)))
 }

@@ -10,11 +10,13 @@ mod keys;
 
 use std::fmt;
 
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use json::{JsonError, parse_object};
+use keys::VerifyingKey;
 pub use keys::{KeyError, KeySet};
 
 /// Longest token, in bytes.
@@ -33,6 +35,8 @@ pub enum JwsAlgorithm {
     ES256,
     /// ECDSA on P-384 with SHA-384.
     ES384,
+    /// ECDSA on P-521 with SHA-512.
+    ES512,
     /// Ed25519.
     EdDSA,
     /// RSA PSS with SHA-256.
@@ -54,6 +58,7 @@ impl JwsAlgorithm {
     pub const ALL: &'static [Self] = &[
         Self::ES256,
         Self::ES384,
+        Self::ES512,
         Self::EdDSA,
         Self::PS256,
         Self::PS384,
@@ -68,6 +73,7 @@ impl JwsAlgorithm {
         match self {
             Self::ES256 => "ES256",
             Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
             Self::EdDSA => "EdDSA",
             Self::PS256 => "PS256",
             Self::PS384 => "PS384",
@@ -83,11 +89,13 @@ impl JwsAlgorithm {
         Self::ALL.iter().copied().find(|algorithm| algorithm.as_str() == name)
     }
 
-    const fn implementation(self) -> jsonwebtoken::Algorithm {
+    /// What `jsonwebtoken` calls it; it knows nothing of P-521.
+    const fn implementation(self) -> Option<jsonwebtoken::Algorithm> {
         use jsonwebtoken::Algorithm;
-        match self {
+        Some(match self {
             Self::ES256 => Algorithm::ES256,
             Self::ES384 => Algorithm::ES384,
+            Self::ES512 => return None,
             Self::EdDSA => Algorithm::EdDSA,
             Self::PS256 => Algorithm::PS256,
             Self::PS384 => Algorithm::PS384,
@@ -95,7 +103,7 @@ impl JwsAlgorithm {
             Self::RS256 => Algorithm::RS256,
             Self::RS384 => Algorithm::RS384,
             Self::RS512 => Algorithm::RS512,
-        }
+        })
     }
 }
 
@@ -208,7 +216,7 @@ impl<'t> UncheckedToken<'t> {
         if candidates.peek().is_none() {
             return Err(TokenError::Key);
         }
-        let signed_by = |key: &jsonwebtoken::DecodingKey| {
+        let signed_by = |key: &VerifyingKey| {
             has_signed(key, self.algorithm, self.signed.as_bytes(), self.signature)
         };
         if !candidates.take(KEYS_TRIED_MAX).any(signed_by) {
@@ -218,14 +226,18 @@ impl<'t> UncheckedToken<'t> {
     }
 }
 
-fn has_signed(
-    key: &jsonwebtoken::DecodingKey,
-    algorithm: JwsAlgorithm,
-    signed: &[u8],
-    signature: &str,
-) -> bool {
-    let implementation = algorithm.implementation();
-    jsonwebtoken::crypto::verify(signature, signed, key, implementation).unwrap_or(false)
+fn has_signed(key: &VerifyingKey, algorithm: JwsAlgorithm, signed: &[u8], signature: &str) -> bool {
+    match (key, algorithm.implementation()) {
+        (VerifyingKey::Usual(key), Some(implementation)) => {
+            jsonwebtoken::crypto::verify(signature, signed, key, implementation).unwrap_or(false)
+        }
+        (VerifyingKey::P521(point), None) => {
+            let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
+            let signature = BASE64URL_NOPAD.decode(signature.as_bytes());
+            signature.is_ok_and(|signature| key.verify(signed, &signature).is_ok())
+        }
+        (VerifyingKey::Usual(_), None) | (VerifyingKey::P521(_), Some(_)) => false,
+    }
 }
 
 /// Why a token is not accepted. Nothing of the token is quoted.

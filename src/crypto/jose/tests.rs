@@ -2,7 +2,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 
 use super::*;
-use crate::signer::{self, ED25519, OTHER_RSA, P256, P384, RSA, Signer};
+use crate::signer::{self, ED25519, OTHER_RSA, P256, P384, P521, RSA, Signer};
 
 fn published(signers: &[&Signer]) -> KeySet {
     KeySet::from_jwks(signer::jwks(signers).to_string().as_bytes()).unwrap()
@@ -18,7 +18,7 @@ fn claims() -> Value {
 
 #[test]
 fn each_kind_of_key_signs_and_no_other_key_does() {
-    let signers = [&*RSA, &*OTHER_RSA, &*P256, &*P384, &*ED25519];
+    let signers = [&*RSA, &*OTHER_RSA, &*P256, &*P384, &*P521, &*ED25519];
     let all = published(&signers);
     for signer in signers {
         let token = signer.sign(&claims());

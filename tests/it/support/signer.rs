@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair};
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -13,9 +15,14 @@ pub struct Signer {
     pub id: &'static str,
     /// What it signs with.
     pub algorithm: &'static str,
-    key: EncodingKey,
+    key: Key,
     public_pem: String,
     jwk: Value,
+}
+
+enum Key {
+    Usual(EncodingKey),
+    P521(EcdsaKeyPair),
 }
 
 /// RSA, as most providers have it.
@@ -26,13 +33,23 @@ pub static OTHER_RSA: LazyLock<Signer> = LazyLock::new(|| Signer::rsa("other-rsa
 pub static P256: LazyLock<Signer> = LazyLock::new(|| Signer::ec("p256", "ES256"));
 /// P-384.
 pub static P384: LazyLock<Signer> = LazyLock::new(|| Signer::ec("p384", "ES384"));
+/// P-521.
+pub static P521: LazyLock<Signer> = LazyLock::new(|| {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let kind = &ECDSA_P521_SHA512_FIXED_SIGNING;
+    let key = EcdsaKeyPair::from_pkcs8(kind, &pair.serialize_der()).unwrap();
+    let (x, y) = pair.public_key_raw()[1..].split_at(66);
+    let [x, y] = [x, y].map(|coordinate| BASE64URL_NOPAD.encode(coordinate));
+    let jwk = json!({ "kty": "EC", "crv": "P-521", "alg": "ES512", "x": x, "y": y });
+    Signer::new("p521", "ES512", Key::P521(key), pair.public_key_pem(), jwk)
+});
 /// Ed25519.
 pub static ED25519: LazyLock<Signer> = LazyLock::new(|| {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
     let x = BASE64URL_NOPAD.encode(pair.public_key_raw());
     let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x });
-    Signer::new("ed25519", "EdDSA", key, pair.public_key_pem(), jwk)
+    Signer::new("ed25519", "EdDSA", Key::Usual(key), pair.public_key_pem(), jwk)
 });
 
 impl Signer {
@@ -40,7 +57,7 @@ impl Signer {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
         let jwk = json!(Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap());
-        Self::new(id, "RS256", key, pair.public_key_pem(), jwk)
+        Self::new(id, "RS256", Key::Usual(key), pair.public_key_pem(), jwk)
     }
 
     fn ec(id: &'static str, algorithm: &'static str) -> Self {
@@ -51,13 +68,13 @@ impl Signer {
         let pair = rcgen::KeyPair::generate_for(kind).unwrap();
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         let jwk = json!(Jwk::from_encoding_key(&key, algorithm.parse().unwrap()).unwrap());
-        Self::new(id, algorithm, key, pair.public_key_pem(), jwk)
+        Self::new(id, algorithm, Key::Usual(key), pair.public_key_pem(), jwk)
     }
 
     fn new(
         id: &'static str,
         algorithm: &'static str,
-        key: EncodingKey,
+        key: Key,
         public_pem: String,
         mut jwk: Value,
     ) -> Self {
@@ -94,13 +111,20 @@ impl Signer {
     /// A token of these texts, whatever they are.
     pub fn sign_texts(&self, header: &str, claims: &str) -> String {
         let signed = [header, claims].map(|part| BASE64URL_NOPAD.encode(part.as_bytes())).join(".");
+        let key = match &self.key {
+            Key::Usual(key) => key,
+            Key::P521(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+                return format!("{signed}.{}", BASE64URL_NOPAD.encode(signature.as_ref()));
+            }
+        };
         // The header may name another algorithm of the same key.
         let named = serde_json::from_str::<Value>(header).unwrap_or_default();
         let named = named["alg"].as_str().and_then(|name| name.parse::<Algorithm>().ok());
         let own: Algorithm = self.algorithm.parse().unwrap();
         let algorithm = named.filter(|one| one.family() == own.family()).unwrap_or(own);
-        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, algorithm)
-            .or_else(|_| jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, own))
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), key, algorithm)
+            .or_else(|_| jsonwebtoken::crypto::sign(signed.as_bytes(), key, own))
             .unwrap();
         format!("{signed}.{signature}")
     }

@@ -48,12 +48,16 @@ fn b64(bytes: &[u8]) -> String {
 }
 
 fn groups_of(algorithm: JwsAlgorithm, name: &str) -> Vec<Group> {
-    use JwsAlgorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     match algorithm {
-        ES256 | ES384 => groups!(ecdsa, name, |group| {
+        ES256 | ES384 | ES512 => groups!(ecdsa, name, |group| {
             let coordinates = &group.key.key[1..];
             let (x, y) = coordinates.split_at(coordinates.len() / 2);
-            let curve = if algorithm == ES256 { "P-256" } else { "P-384" };
+            let curve = match coordinates.len() {
+                64 => "P-256",
+                96 => "P-384",
+                _ => "P-521",
+            };
             json!({ "kty": "EC", "crv": curve, "x": b64(x), "y": b64(y) })
         }),
         EdDSA => groups!(eddsa, name, |group| {
@@ -90,10 +94,11 @@ fn suite((algorithm, name): (JwsAlgorithm, &str)) -> Tally {
 
 #[test]
 fn published_signatures_hold_for_every_algorithm_of_tokens() {
-    use JwsAlgorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    use JwsAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let suites = [
         (ES256, "ecdsa_secp256r1_sha256_p1363"),
         (ES384, "ecdsa_secp384r1_sha384_p1363"),
+        (ES512, "ecdsa_secp521r1_sha512_p1363"),
         (EdDSA, "ed25519"),
         (PS256, "rsa_pss_2048_sha256_mgf1_32"),
         (PS384, "rsa_pss_2048_sha384_mgf1_48"),

@@ -11,6 +11,8 @@ use serde_json::{Map, Number, Value};
 const DEPTH_MAX: usize = 64;
 /// Most values in one body, at all depths together.
 const VALUES_MAX: usize = 65_536;
+/// Most keys of one object. Each has to be looked for among those before it.
+const KEYS_MAX: usize = 10_000;
 /// Longest number, in digits: more than the modulus of any RSA key has.
 const NUMBER_BYTES_MAX: usize = 8192;
 
@@ -149,6 +151,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
             if map.is_empty() && key == NUMBER_KEY {
                 return number(&entries.next_value::<String>()?);
             }
+            if map.len() >= KEYS_MAX {
+                return Err(refused(format_args!("has an object of more than {KEYS_MAX} keys")));
+            }
             let value = entries.next_value_seed(self.deeper())?;
             if map.contains_key(&key) {
                 // A key can hold a secret by mistake only as a top-level name could; it is what the
@@ -182,6 +187,12 @@ mod tests {
         assert!(problem(&deep).contains("nested deeper"));
         let wide = format!("{{\"a\":[{}0]}}", "0,".repeat(70_000));
         assert!(problem(wide.as_bytes()).contains("more than 65536 values"));
+        let keys = |count: usize| {
+            let keys: Vec<_> = (0..count).map(|n| format!("\"{n}\":0")).collect();
+            format!("{{{}}}", keys.join(","))
+        };
+        assert_eq!(parse_object(keys(10_000).as_bytes()).unwrap().len(), 10_000);
+        assert!(problem(keys(10_001).as_bytes()).contains("more than 10000 keys"));
         let bomb = b"[".repeat(1_000_000);
         assert!(problem(&bomb).contains("nested deeper"));
     }

@@ -83,6 +83,8 @@ impl Client {
     /// Opens a connection.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(address).await?;
+        // As real clients: the end of a request does not wait for the server's acknowledgement.
+        tcp.set_nodelay(true)?;
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
         soon(connector.connect(ServerName::IpAddress(address.ip().into()), tcp)).await
     }

@@ -6,7 +6,8 @@ use crate::crypto::blind::Tag;
 use crate::storage::{Change, StorageError};
 
 use super::super::error::CoreError;
-use super::{FullName, Plan, Records, depth, parent_of};
+use super::commit::Plan;
+use super::{FullName, Records, depth, parent_of};
 
 /// Rows looked at first to find out whether a directory has other children than those that go.
 const PRUNING_GLANCE: usize = 8;

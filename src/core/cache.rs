@@ -1,6 +1,5 @@
 //! The bounded cache of decrypted records. Evicted and cleared bodies are wiped as they are dropped.
 
-use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
 use quick_cache::Weighter;
@@ -10,7 +9,8 @@ use crate::storage::RowKey;
 
 use super::records::Record;
 
-const SHARDS: usize = 64;
+/// So many that writers who come at the same moment seldom meet in one.
+const SHARDS: usize = 1024;
 /// What an entry costs beside its body: key, name, bookkeeping.
 const ENTRY_OVERHEAD_BYTES: u64 = 256;
 const ENTRY_BYTES_TYPICAL: u64 = 1024;
@@ -28,11 +28,11 @@ impl Weighter<RowKey, Record> for ByBytes {
 ///
 /// A reader that missed notes the row's [`epoch`](Self::epoch) before it asks the store, and what it
 /// loaded is kept only when no writer came by meanwhile: an answer older than an acknowledged write is
-/// never cached.
+/// never cached. A writer does the same, and what it wrote takes the place of what was there: of two
+/// that come to know of their commits in the other order, neither's is kept.
 pub(super) struct RecordCache {
     entries: Cache<RowKey, Record, ByBytes>,
     epochs: Vec<Mutex<u64>>,
-    hasher: std::hash::RandomState,
 }
 
 impl RecordCache {
@@ -41,7 +41,6 @@ impl RecordCache {
         Self {
             entries: Cache::with_weighter(items, bytes_max, ByBytes),
             epochs: (0..SHARDS).map(|_| Mutex::new(0)).collect(),
-            hasher: std::hash::RandomState::new(),
         }
     }
 
@@ -63,6 +62,17 @@ impl RecordCache {
         }
     }
 
+    /// Brings a row that was changed up to date if it is here, or forgets it when something else in its
+    /// shard was written since `noted`.
+    pub(super) fn replace_if(&self, key: RowKey, record: Record, noted: u64) {
+        let Some(shard) = self.shard(&key) else { return };
+        let mut epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if *epoch != noted || self.entries.replace(key, record, true).is_err() {
+            self.entries.remove(&key);
+        }
+        *epoch = epoch.wrapping_add(1);
+    }
+
     /// Forgets a row that was, or may have been, changed.
     pub(super) fn remove(&self, key: RowKey) {
         let Some(shard) = self.shard(&key) else { return };
@@ -81,7 +91,84 @@ impl RecordCache {
     }
 
     fn shard(&self, key: &RowKey) -> Option<&Mutex<u64>> {
-        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        self.epochs.get(index)
+        // Names are tags, as evenly spread as any hash of them.
+        let [first, second, ..] = *key.name.as_bytes();
+        self.epochs.get(usize::from(u16::from_be_bytes([first, second])) % SHARDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::records::kinds;
+    use crate::crypto::blind::Tag;
+    use crate::types::id::NamespaceId;
+    use crate::types::secret::SecretBytes;
+
+    const ROW: RowKey = RowKey {
+        namespace: NamespaceId::ROOT,
+        kind: kinds::MOUNT_DATA,
+        name: Tag::from_bytes([7; 16]),
+    };
+
+    fn record(rev: u64) -> Record {
+        let body = Arc::new(SecretBytes::new(vec![1]));
+        Record { name: "m/a".into(), rev, due_at: None, body }
+    }
+
+    /// A cache with the first revision of a row, and what two writers and a reader note of it.
+    fn with_first() -> (RecordCache, u64) {
+        let cache = RecordCache::new(1 << 20);
+        let noted = cache.epoch(&ROW);
+        cache.insert_if(ROW, record(1), noted);
+        (cache, noted)
+    }
+
+    fn revision(cache: &RecordCache) -> Option<u64> {
+        cache.get(&ROW).map(|record| record.rev)
+    }
+
+    #[test]
+    fn what_is_written_takes_the_place_of_what_was_read() {
+        let (cache, noted) = with_first();
+        cache.replace_if(ROW, record(2), noted);
+        assert_eq!(revision(&cache), Some(2));
+        // A reader that asked before the write was done brings what it said before.
+        cache.insert_if(ROW, record(1), noted);
+        assert_eq!(revision(&cache), Some(2));
+    }
+
+    #[test]
+    fn what_nobody_read_is_not_kept_because_it_was_written() {
+        let cache = RecordCache::new(1 << 20);
+        cache.replace_if(ROW, record(2), cache.epoch(&ROW));
+        assert_eq!(revision(&cache), None);
+    }
+
+    #[test]
+    fn of_writers_who_may_have_come_in_another_order_nothing_is_kept() {
+        for (one, other) in [(2, 3), (3, 2)] {
+            let (cache, noted) = with_first();
+            cache.replace_if(ROW, record(one), noted);
+            cache.replace_if(ROW, record(other), noted);
+            assert_eq!(revision(&cache), None);
+        }
+        // Another node's write, of which this one hears while it writes.
+        let (cache, noted) = with_first();
+        cache.remove(ROW);
+        cache.insert_if(ROW, record(3), cache.epoch(&ROW));
+        cache.replace_if(ROW, record(2), noted);
+        assert_eq!(revision(&cache), None);
+    }
+
+    #[test]
+    fn nothing_comes_back_after_everything_was_forgotten() {
+        let (cache, noted) = with_first();
+        cache.clear();
+        cache.replace_if(ROW, record(2), noted);
+        cache.insert_if(ROW, record(1), noted);
+        assert_eq!(revision(&cache), None);
     }
 }

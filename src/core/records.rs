@@ -132,7 +132,7 @@ pub struct FullName {
 pub struct CallerRow(pub(in crate::core) RowKey);
 
 enum Action {
-    Put { body: SecretBytes, due_at: Option<Timestamp>, labels: Vec<String> },
+    Put { body: Arc<SecretBytes>, due_at: Option<Timestamp>, labels: Vec<String> },
     Delete,
 }
 
@@ -174,7 +174,8 @@ impl Batch {
         due_at: Option<Timestamp>,
         labels: Vec<String>,
     ) {
-        self.steps.push(Step { at, precondition, action: Action::Put { body, due_at, labels } });
+        let action = Action::Put { body: Arc::new(body), due_at, labels };
+        self.steps.push(Step { at, precondition, action });
     }
 
     /// Removes a record. With [`Precondition::Any`], one that is not there is no error.

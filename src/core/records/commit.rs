@@ -1,6 +1,7 @@
 //! A batch, as changes of rows with the directories that it needs or empties, in one durable commit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
@@ -13,16 +14,26 @@ use crate::types::time::Timestamp;
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::outliving::seen_through;
-use super::{Action, Batch, FullName, Precondition, Records, dir_of, parent_of};
+use super::{Action, Batch, FullName, Precondition, Record, Records, dir_of, parent_of};
 
 /// How often a commit is tried again when only directories, not the caller's own expectations, were
 /// changed by somebody else meanwhile.
 const COMMIT_ATTEMPTS: usize = 24;
 
+/// What becomes of a row that a commit is about, once it has happened.
+pub(super) enum After {
+    /// It says this.
+    Is(Record),
+    /// It is gone, or new.
+    Changed,
+    /// It had to be there.
+    Needed,
+}
+
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
-    pub(super) touched: Vec<RowKey>,
+    pub(super) touched: Vec<(RowKey, After)>,
     pub(super) kept: BTreeSet<FullName>,
     pub(super) removed: BTreeMap<FullName, BTreeSet<Tag>>,
     /// Directories that lose children and keep others, as far as is known beforehand.
@@ -61,15 +72,23 @@ impl Records {
     pub(super) async fn apply(
         &self,
         changes: Vec<Change>,
-        touched: Vec<RowKey>,
+        touched: Vec<(RowKey, After)>,
     ) -> Result<Committed, StorageError> {
         let (storage, cache) = (self.storage.clone(), self.cache.clone());
         let work = async move {
+            let noted: Vec<u64> = touched.iter().map(|(key, _)| cache.epoch(key)).collect();
             fail_point("records.before_commit");
             let result = storage.commit(changes).await;
             fail_point("records.after_commit");
-            // Also after a failure: the outcome of a broken connection is unknown.
-            touched.into_iter().for_each(|key| cache.remove(key));
+            for ((key, after), noted) in touched.into_iter().zip(noted) {
+                match after {
+                    // The outcome of a broken connection is unknown.
+                    _ if result.is_err() => cache.remove(key),
+                    After::Is(record) => cache.replace_if(key, record, noted),
+                    After::Changed => cache.remove(key),
+                    After::Needed => {}
+                }
+            }
             result
         };
         // Whoever asked may be gone before the store has answered, such as a task that is ended: what
@@ -135,15 +154,20 @@ impl Records {
                     let expect = rev.map_or(Expect::Absent, Expect::Rev);
                     let row =
                         self.row(&step.at, key, rev.map_or(1, |r| r + 1), body, *due_at, labels)?;
-                    if rev.is_none() {
+                    let after = if rev.is_none() {
                         self.plan_dirs(&mut plan, &step.at, fresh).await?;
-                    }
+                        After::Changed
+                    } else {
+                        let name = step.at.name.as_str().into();
+                        let body = Arc::clone(body);
+                        After::Is(Record { name, rev: row.rev, due_at: *due_at, body })
+                    };
                     plan.changes.push(Change::Put { row, expect });
-                    plan.touched.push(key);
+                    plan.touched.push((key, after));
                 }
                 (Action::Delete, Some(rev)) => {
                     plan.changes.push(Change::Delete { key, rev });
-                    plan.touched.push(key);
+                    plan.touched.push((key, After::Changed));
                     plan.removed.entry(parent_of(&step.at)).or_default().insert(key.name);
                 }
                 (Action::Delete, None) => {}
@@ -190,12 +214,12 @@ impl Records {
             let key = self.key(&dir);
             if self.rev(&dir, fresh).await?.is_some() {
                 plan.changes.push(Change::RequireRow { key });
-                plan.touched.push(key);
+                plan.touched.push((key, After::Needed));
                 return Ok(());
             }
             let row = self.row(&dir, key, 1, &SecretBytes::new(Vec::new()), None, &[])?;
             plan.changes.push(Change::Put { row, expect: Expect::Absent });
-            plan.touched.push(key);
+            plan.touched.push((key, After::Changed));
             dir = parent_of(&dir);
         }
         Ok(())
@@ -236,5 +260,70 @@ mod tests {
             elsewhere.get_fresh::<u64>("a").await.unwrap();
         }
         panic!("what was committed is not what is answered");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_and_is_written_again_needs_no_further_questions() {
+        use crate::core::scratch::Scratch;
+        use crate::core::view::View;
+        use crate::storage::fault::FaultyStorage;
+
+        let scratch = Scratch::new();
+        let counted = FaultyStorage::new(scratch.storage.clone());
+        let records = scratch.reopened(counted.clone());
+        let view = View::new(records, NamespaceId::ROOT, kinds::MOUNT_DATA, "m/".into());
+        view.write("meta", &0, Precondition::Absent).await.unwrap();
+        view.write("v/0", &0, Precondition::Absent).await.unwrap();
+        view.get::<u64>("meta").await.unwrap().unwrap();
+        // The directory of the other is known from here on.
+        view.write("v/1", &1, Precondition::Absent).await.unwrap();
+        let asked = counted.reads();
+        for number in 2..9_u64 {
+            let before = view.get::<u64>("meta").await.unwrap().unwrap();
+            view.write("meta", &number, Precondition::Rev(before.rev)).await.unwrap();
+            view.write(&format!("v/{number}"), &number, Precondition::Absent).await.unwrap();
+            let after = view.get::<u64>("meta").await.unwrap().unwrap();
+            assert_eq!((after.value, after.rev), (number, before.rev + 1));
+        }
+        assert_eq!(counted.reads(), asked);
+        let stored = view.get_fresh::<u64>("meta").await.unwrap().unwrap();
+        assert_eq!((stored.value, stored.rev), (8, 8));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_reads_less_than_was_acknowledged_while_many_write() {
+        use crate::core::scratch::Scratch;
+        use crate::core::view::View;
+
+        let scratch = Scratch::new();
+        let over = || {
+            let records = scratch.records.clone();
+            View::new(records, NamespaceId::ROOT, kinds::MOUNT_DATA, "m/".into())
+        };
+        over().write("a", &0_u64, Precondition::Absent).await.unwrap();
+        let acknowledged = Arc::new(std::sync::atomic::AtomicU64::new(1));
+        let writers = (0..4).map(|_| {
+            let (view, acknowledged) = (over(), acknowledged.clone());
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    let least = acknowledged.load(Ordering::SeqCst);
+                    let before = view.get::<u64>("a").await.unwrap().unwrap();
+                    assert!(before.rev >= least, "{} after {least}", before.rev);
+                    assert_eq!(before.value + 1, before.rev);
+                    let next = Precondition::Rev(before.rev);
+                    if view.write("a", &(before.value + 1), next).await.is_ok() {
+                        acknowledged.fetch_max(before.rev + 1, Ordering::SeqCst);
+                    }
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        let (kept, stored) = (over().get::<u64>("a").await, over().get_fresh::<u64>("a").await);
+        let rev =
+            |found: Result<Option<crate::core::view::Entry<u64>>, _>| found.unwrap().unwrap().rev;
+        assert!(stored.as_ref().is_ok_and(|entry| entry.as_ref().is_some_and(|e| e.rev > 100)));
+        assert_eq!(rev(kept), rev(stored));
     }
 }

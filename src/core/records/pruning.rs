@@ -6,7 +6,7 @@ use crate::crypto::blind::Tag;
 use crate::storage::{Change, StorageError};
 
 use super::super::error::CoreError;
-use super::commit::Plan;
+use super::commit::{After, Plan};
 use super::{FullName, Records, depth, parent_of};
 
 /// Rows looked at first to find out whether a directory has other children than those that go.
@@ -54,7 +54,7 @@ impl Records {
             plan.changes.push(Change::RequireChildless { guard: key, kind: dir.kind, parent });
             // Directories are never rewritten, so their revision is always the first.
             plan.changes.push(Change::Delete { key, rev: 1 });
-            plan.touched.push(key);
+            plan.touched.push((key, After::Changed));
             plan.removed.entry(parent_of(&dir)).or_default().insert(key.name);
         }
     }

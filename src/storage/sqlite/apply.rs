@@ -55,12 +55,30 @@ const PUT_META: &str = "INSERT INTO meta (name, value) VALUES (?1, ?2) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 const DELETE_META: &str = "DELETE FROM meta WHERE name = ?1";
 
+/// The lowest term that a row may be sealed under, as far as one transaction knows it.
+#[derive(Default)]
+pub(super) struct Floor(Option<u32>);
+
+impl Floor {
+    fn of(&mut self, db: &Connection) -> Result<u32, ApplyError> {
+        match self.0 {
+            Some(floor) => Ok(floor),
+            None => Ok(*self.0.insert(term_floor(db)?)),
+        }
+    }
+
+    /// Forgets it: it may have been changed, or a change of it undone.
+    pub(super) fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
 /// The changes in order, until one is refused.
-pub(super) fn batch(db: &Connection, changes: &[Change]) -> Applied {
+pub(super) fn batch(db: &Connection, changes: &[Change], known: &mut Floor) -> Applied {
     changes.iter().try_for_each(|change| match change {
         Change::Put { row, expect } => {
             check_next_rev(row, *expect)?;
-            require(row.sealed.term() >= term_floor(db)?)?;
+            require(row.sealed.term() >= known.of(db)?)?;
             match expect {
                 Expect::Absent => insert(db, row),
                 Expect::Rev(rev) => update(db, row, *rev),
@@ -91,11 +109,13 @@ pub(super) fn batch(db: &Connection, changes: &[Change]) -> Applied {
             }
         }
         Change::PutMeta { name, value, expect } => {
+            known.forget();
             put_meta(db, name, value.as_deref(), expect.as_ref().map(Option::as_deref))
         }
         Change::RaiseTermFloor { term } => {
             require(read::count_wrapped_below(db, *term)? == 0)?;
-            let floor = term_floor(db)?.max(*term);
+            let floor = known.of(db)?.max(*term);
+            known.forget();
             put_meta(db, TERM_FLOOR, Some(&floor.to_be_bytes()), None)
         }
     })
@@ -108,9 +128,13 @@ fn term_floor(db: &Connection) -> Result<u32, ApplyError> {
 }
 
 /// Replaces sealed bytes of rows that did not change meanwhile.
-pub(super) fn reseal(db: &Connection, rows: &[(RowKey, u64, SealedRecord)]) -> Applied {
+pub(super) fn reseal(
+    db: &Connection,
+    rows: &[(RowKey, u64, SealedRecord)],
+    known: &mut Floor,
+) -> Applied {
     let mut statement = db.prepare_cached(RESEAL)?;
-    let floor = term_floor(db)?;
+    let floor = known.of(db)?;
     for (key, rev, sealed) in rows {
         require(sealed.term() >= floor)?;
         statement.execute(params![

@@ -1,7 +1,7 @@
 //! What commits groups: the connection that writes, and the claims.
 //!
-//! Each batch of a group runs inside a savepoint of its own, so that one whose precondition fails
-//! fails alone. Claims live in memory: the file belongs to one process, and a claim ends with the
+//! A batch whose precondition fails fails alone: then the group is done again, each of its batches
+//! inside a savepoint of its own. Claims live in memory: the file belongs to one process, and a claim ends with the
 //! process that holds it.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::apply::{self, ApplyError};
+use super::apply::{self, ApplyError, Floor};
 use super::file::{self, FileLock};
 use super::writer::Write;
 use super::{Change, Committed, Kind, Row, RowKey, StorageError, Timestamp, failed, read, space};
@@ -168,13 +168,6 @@ impl Committer {
     }
 }
 
-fn apply_one(db: &Connection, write: &Write) -> Result<(), ApplyError> {
-    match write {
-        Write::Commit(batch, _) => apply::batch(db, batch),
-        Write::Reseal(rows, _) => apply::reseal(db, rows),
-    }
-}
-
 fn deletes(write: &Write) -> bool {
     let Write::Commit(batch, _) = write else { return false };
     batch.iter().any(|change| matches!(change, Change::Delete { .. }))
@@ -186,18 +179,16 @@ type GroupResults = (u64, Vec<Result<(), StorageError>>);
 /// the disk failed in the very act of committing, perhaps all of it.
 fn apply_group(db: &Connection, writes: &[Write]) -> rusqlite::Result<GroupResults> {
     db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut results = Vec::with_capacity(writes.len());
-    for write in writes {
-        // A single batch needs no savepoint: the transaction is its own.
-        let result = if writes.len() == 1 { apply_one(db, write) } else { apply_alone(db, write)? };
-        results.push(match result {
-            Ok(()) => Ok(()),
-            Err(ApplyError::Refused(error)) => Err(error),
-            // SQLite ended the transaction by itself: nobody's changes are left.
-            Err(ApplyError::Sqlite(error)) if db.is_autocommit() => return Err(error),
-            Err(ApplyError::Sqlite(error)) => Err(failed(error)),
-        });
-    }
+    // Batches are seldom refused, and a savepoint for each costs more than a few that are done twice.
+    let results = match apply_all(db, writes)? {
+        Ok(()) => writes.iter().map(|_| Ok(())).collect(),
+        Err(refused) if writes.len() == 1 => vec![Err(refused)],
+        Err(_) => {
+            db.prepare_cached("ROLLBACK")?.execute([])?;
+            db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            apply_each(db, writes)?
+        }
+    };
     if results.iter().all(Result::is_err) {
         db.prepare_cached("ROLLBACK")?.execute([])?;
         return Ok((0, results));
@@ -209,17 +200,54 @@ fn apply_group(db: &Connection, writes: &[Write]) -> rusqlite::Result<GroupResul
     Ok((super::super::row::count_from_sql(sequence), results))
 }
 
-/// Applies one batch of several, or leaves no trace of it. The outer error says that this failed too.
-fn apply_alone(db: &Connection, write: &Write) -> rusqlite::Result<Result<(), ApplyError>> {
-    db.prepare_cached("SAVEPOINT batch")?.execute([])?;
-    let result = apply_one(db, write);
-    if !db.is_autocommit() {
+/// Applies batches until one is refused, of which, and of those before it, traces are left then.
+fn apply_all(db: &Connection, writes: &[Write]) -> rusqlite::Result<Result<(), StorageError>> {
+    let mut floor = Floor::default();
+    for write in writes {
+        if let Err(error) = apply_one(db, write, &mut floor) {
+            return refused(db, error).map(Err);
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Applies each batch, or leaves no trace of it, and says which.
+fn apply_each(
+    db: &Connection,
+    writes: &[Write],
+) -> rusqlite::Result<Vec<Result<(), StorageError>>> {
+    let mut floor = Floor::default();
+    let apply = |write| {
+        db.prepare_cached("SAVEPOINT batch")?.execute([])?;
+        let result = match apply_one(db, write, &mut floor) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(refused(db, error)?),
+        };
         if result.is_err() {
             db.prepare_cached("ROLLBACK TO batch")?.execute([])?;
+            floor.forget();
         }
         db.prepare_cached("RELEASE batch")?.execute([])?;
+        Ok(result)
+    };
+    writes.iter().map(apply).collect()
+}
+
+fn apply_one(db: &Connection, write: &Write, floor: &mut Floor) -> Result<(), ApplyError> {
+    match write {
+        Write::Commit(batch, _) => apply::batch(db, batch, floor),
+        Write::Reseal(rows, _) => apply::reseal(db, rows, floor),
     }
-    Ok(result)
+}
+
+/// What a batch's author is told. The outer error says that SQLite ended the whole transaction by
+/// itself, so that nobody's changes are left.
+fn refused(db: &Connection, error: ApplyError) -> rusqlite::Result<StorageError> {
+    match error {
+        ApplyError::Refused(error) => Ok(error),
+        ApplyError::Sqlite(error) if db.is_autocommit() => Err(error),
+        ApplyError::Sqlite(error) => Ok(failed(error)),
+    }
 }
 
 struct WalState {

@@ -41,8 +41,9 @@ struct State {
 impl GuardedClock {
     /// Starts at the wall clock of `inner`. It may run ahead of its monotonic clock by `jump_max`.
     pub fn new(inner: Arc<dyn Clock>, jump_max: Ttl) -> Self {
+        let wall = inner.now();
         let reckoned_at = millis(inner.monotonic());
-        let offset = inner.now().as_millis().saturating_sub(reckoned_at);
+        let offset = wall.as_millis().saturating_sub(reckoned_at);
         let state = State { offset, followed: 0, reckoned_at, counted: false, reported: false };
         Self { inner, jump_max_millis: jump_max.as_millis(), state: Mutex::new(state) }
     }
@@ -62,9 +63,12 @@ impl GuardedClock {
 
     /// The time, and how far the wall clock is ahead of it without being followed.
     fn read(&self, state: &mut State) -> (Timestamp, i64) {
+        // The wall clock first: whoever is interrupted between the two must not take the time that
+        // passes there for a step ahead.
+        let wall = self.inner.now();
         let monotonic = millis(self.inner.monotonic());
         let steady = Timestamp::from_millis(monotonic.saturating_add(state.offset));
-        let ahead = self.inner.now().millis_since(steady);
+        let ahead = wall.millis_since(steady);
         if ahead <= 0 {
             (state.counted, state.reported) = (false, false);
             return (steady, 0);
@@ -239,6 +243,39 @@ mod tests {
         assert_eq!(clock.now(), seen.plus(Ttl::from_secs(1)));
         clock.raise_to(START);
         assert_eq!(clock.now(), seen.plus(Ttl::from_secs(1)));
+    }
+
+    /// A machine on which time passes between any two looks at its clocks.
+    struct Interrupted(Arc<ManualClock>);
+
+    impl Clock for Interrupted {
+        fn now(&self) -> Timestamp {
+            let now = self.0.now();
+            self.0.advance(Duration::from_secs(7200));
+            now
+        }
+        fn monotonic(&self) -> Duration {
+            let time = self.0.monotonic();
+            self.0.advance(Duration::from_secs(7200));
+            time
+        }
+        fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+            self.0.sleep(time)
+        }
+        fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
+            self.0.sleep_until(at)
+        }
+    }
+
+    #[test]
+    fn time_that_passes_while_the_clocks_are_read_is_no_jump() {
+        let inner = Arc::new(ManualClock::new(START));
+        let clock = GuardedClock::new(Arc::new(Interrupted(inner)), Ttl::from_secs(3600));
+        for _ in 0..5 {
+            let before = clock.now();
+            assert_eq!(clock.report_jump(), None);
+            assert!(clock.now() > before);
+        }
     }
 
     #[tokio::test]

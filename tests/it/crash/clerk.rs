@@ -104,6 +104,8 @@ pub struct Credential {
     pub answered_at: Option<Instant>,
     /// Whether the audit was seen to say so.
     pub recorded: bool,
+    /// Whether the power was cut so soon after it was given that its entry may be gone, for ever.
+    pub entry_unsure: bool,
     /// The token that it was asked for with, when it ends with that.
     pub owner: Option<usize>,
     /// Whether anything happened to it since it was last tried.
@@ -287,6 +289,7 @@ impl Clerk {
             told_at_most: None,
             answered_at: None,
             recorded: false,
+            entry_unsure: false,
             owner,
             touched: true,
         });

@@ -75,10 +75,11 @@ impl Recorded {
                     assert_eq!(path, Some(&expected), "no entry says who got {one:#?}");
                 }
                 one.recorded = true;
+                one.entry_unsure |= !is_certain(at);
             }
-            let late = clerk.credentials.iter().filter(|one| one.fate != Fate::Dead);
-            let late = late.filter(|one| one.answered_at.is_some_and(|at| !is_certain(at)));
-            unanswered.extend(late.map(|one| one.role.clone()));
+            let alive = clerk.credentials.iter().filter(|one| one.fate != Fate::Dead);
+            let unsure = alive.filter(|one| one.entry_unsure);
+            unanswered.extend(unsure.map(|one| one.role.clone()));
         }
         for (role, row) in &seen.rows {
             let excused = unanswered.contains(role);

@@ -28,8 +28,8 @@ impl Weighter<RowKey, Record> for ByBytes {
 ///
 /// A reader that missed notes the row's [`epoch`](Self::epoch) before it asks the store, and what it
 /// loaded is kept only when no writer came by meanwhile: an answer older than an acknowledged write is
-/// never cached. A writer does the same, and what it wrote takes the place of what was there: of two
-/// that come to know of their commits in the other order, neither's is kept.
+/// never cached. A writer does the same, and what it wrote takes the place of what was there, unless
+/// anything came or went meanwhile: a reader may have brought what another writer has committed since.
 pub(super) struct RecordCache {
     entries: Cache<RowKey, Record, ByBytes>,
     epochs: Vec<Mutex<u64>>,
@@ -53,17 +53,18 @@ impl RecordCache {
         self.shard(key).map_or(0, |epoch| *epoch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps `record` unless something in its shard was written since `noted`.
+    /// Keeps `record` unless something in its shard was written or kept since `noted`.
     pub(super) fn insert_if(&self, key: RowKey, record: Record, noted: u64) {
         let Some(shard) = self.shard(&key) else { return };
-        let epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if *epoch == noted {
+            *epoch = epoch.wrapping_add(1);
             self.entries.insert(key, record);
         }
     }
 
     /// Brings a row that was changed up to date if it is here, or forgets it when something else in its
-    /// shard was written since `noted`.
+    /// shard was written or kept since `noted`.
     pub(super) fn replace_if(&self, key: RowKey, record: Record, noted: u64) {
         let Some(shard) = self.shard(&key) else { return };
         let mut epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,8 +122,8 @@ mod tests {
     /// A cache with the first revision of a row, and what two writers and a reader note of it.
     fn with_first() -> (RecordCache, u64) {
         let cache = RecordCache::new(1 << 20);
+        cache.insert_if(ROW, record(1), cache.epoch(&ROW));
         let noted = cache.epoch(&ROW);
-        cache.insert_if(ROW, record(1), noted);
         (cache, noted)
     }
 
@@ -159,6 +160,16 @@ mod tests {
         let (cache, noted) = with_first();
         cache.remove(ROW);
         cache.insert_if(ROW, record(3), cache.epoch(&ROW));
+        cache.replace_if(ROW, record(2), noted);
+        assert_eq!(revision(&cache), None);
+    }
+
+    #[test]
+    fn what_a_reader_brought_of_a_later_write_is_not_put_back() {
+        let (cache, noted) = with_first();
+        // Both writers have committed and know nothing of it yet.
+        cache.insert_if(ROW, record(3), noted);
+        assert_eq!(revision(&cache), Some(3));
         cache.replace_if(ROW, record(2), noted);
         assert_eq!(revision(&cache), None);
     }

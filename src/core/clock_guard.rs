@@ -34,8 +34,8 @@ struct State {
     reckoned_at: i64,
     /// Whether the jump that is not followed was counted.
     counted: bool,
-    /// Whether revocations are held for it, so that somebody is told of it.
-    reported: bool,
+    /// How far ahead it was when somebody was told of it, in milliseconds.
+    told: Option<i64>,
 }
 
 impl GuardedClock {
@@ -44,16 +44,13 @@ impl GuardedClock {
         let wall = inner.now();
         let reckoned_at = millis(inner.monotonic());
         let offset = wall.as_millis().saturating_sub(reckoned_at);
-        let state = State { offset, followed: 0, reckoned_at, counted: false, reported: false };
+        let state = State { offset, followed: 0, reckoned_at, counted: false, told: None };
         Self { inner, jump_max_millis: jump_max.as_millis(), state: Mutex::new(state) }
     }
 
-    /// How far the wall clock is ahead of this one, while that is more than is followed. Whoever asks
-    /// holds revocations for it: from then on [`Clock::accept_jump`] may follow it.
-    pub fn report_jump(&self) -> Option<Ttl> {
-        let mut state = self.state();
-        let (_, ahead) = self.read(&mut state);
-        state.reported = ahead > 0;
+    /// How far the wall clock is ahead of this one, while that is more than is followed.
+    pub fn jump(&self) -> Option<Ttl> {
+        let (_, ahead) = self.read(&mut self.state());
         (ahead > 0).then(|| Ttl::from_secs(u64::try_from(ahead / 1000).unwrap_or(0)))
     }
 
@@ -70,7 +67,7 @@ impl GuardedClock {
         let steady = Timestamp::from_millis(monotonic.saturating_add(state.offset));
         let ahead = wall.millis_since(steady);
         if ahead <= 0 {
-            (state.counted, state.reported) = (false, false);
+            (state.counted, state.told) = (false, None);
             return (steady, 0);
         }
         let passed = monotonic.saturating_sub(state.reckoned_at).max(0);
@@ -86,7 +83,7 @@ impl GuardedClock {
             followed: followed.saturating_add(ahead),
             reckoned_at: monotonic,
             counted: false,
-            reported: false,
+            told: None,
         };
         (steady.plus_millis(ahead), 0)
     }
@@ -124,17 +121,23 @@ impl Clock for GuardedClock {
         state.offset = state.offset.saturating_add(floor.millis_since(now).max(0));
     }
 
+    /// What was told of a jump before stays.
+    fn jump_is_told(&self) {
+        let mut state = self.state();
+        let (_, ahead) = self.read(&mut state);
+        if ahead > 0 {
+            state.told.get_or_insert(ahead);
+        }
+    }
+
     fn accept_jump(&self) {
         let mut state = self.state();
         let (_, ahead) = self.read(&mut state);
-        if state.reported {
-            *state = State {
-                offset: state.offset.saturating_add(ahead),
-                followed: 0,
-                counted: false,
-                reported: false,
-                ..*state
-            };
+        // No further than was said, but for what would be followed anyway.
+        let known = |told: i64| ahead <= told.saturating_add(self.jump_max_millis);
+        if state.told.take().is_some_and(known) {
+            let offset = state.offset.saturating_add(ahead);
+            *state = State { offset, followed: 0, counted: false, ..*state };
         }
     }
 }
@@ -164,7 +167,7 @@ mod tests {
         assert_eq!(clock.now(), START);
         inner.advance(Duration::from_secs(10));
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(10)));
-        assert_eq!(clock.report_jump(), None);
+        assert_eq!(clock.jump(), None);
     }
 
     #[test]
@@ -185,24 +188,41 @@ mod tests {
         // Nobody was told of it, so that nobody can have meant it.
         clock.accept_jump();
         assert_eq!(clock.now(), START);
-        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(86_400)));
+        assert_eq!(clock.jump(), Some(Ttl::from_secs(86_400)));
+        clock.jump_is_told();
         inner.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(5)));
         clock.accept_jump();
         assert_eq!(clock.now(), far.plus(Ttl::from_secs(5)));
-        assert_eq!(clock.report_jump(), None);
+        assert_eq!(clock.jump(), None);
     }
 
     #[test]
     fn what_was_said_of_a_jump_that_ended_is_not_said_of_the_next() {
         let (inner, clock) = guarded();
         inner.set_wall(START.plus(Ttl::from_secs(86_400)));
-        assert!(clock.report_jump().is_some());
+        clock.jump_is_told();
         inner.set_wall(START);
-        assert_eq!(clock.report_jump(), None);
+        assert_eq!(clock.jump(), None);
         inner.set_wall(START.plus(Ttl::from_secs(7200)));
         clock.accept_jump();
-        assert_eq!((clock.now(), clock.report_jump()), (START, Some(Ttl::from_secs(7200))));
+        assert_eq!((clock.now(), clock.jump()), (START, Some(Ttl::from_secs(7200))));
+    }
+
+    #[test]
+    fn a_jump_is_accepted_no_further_than_was_told() {
+        let (inner, clock) = guarded();
+        inner.set_wall(START.plus(Ttl::from_secs(7200)));
+        clock.jump_is_told();
+        let years = START.plus(Ttl::from_secs(300_000_000));
+        inner.set_wall(years);
+        // Told once more, of which nobody reads the new number.
+        clock.jump_is_told();
+        clock.accept_jump();
+        assert_eq!(clock.now(), START);
+        clock.jump_is_told();
+        clock.accept_jump();
+        assert_eq!(clock.now(), years);
     }
 
     #[test]
@@ -215,22 +235,22 @@ mod tests {
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
         step(200);
         assert_eq!(clock.now(), START.plus(Ttl::from_secs(3500)));
-        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(200)));
+        assert_eq!(clock.jump(), Some(Ttl::from_secs(200)));
         // Half a day later, half of it is forgotten.
         inner.advance(Duration::from_secs(12 * 3600));
-        assert_eq!(clock.report_jump(), None);
+        assert_eq!(clock.jump(), None);
         assert_eq!(clock.now(), inner.now());
         step(3000);
-        assert_eq!(clock.report_jump(), Some(Ttl::from_secs(3000)));
+        assert_eq!(clock.jump(), Some(Ttl::from_secs(3000)));
     }
 
     #[test]
     fn a_wall_clock_that_is_put_right_again_is_no_jump_any_more() {
         let (inner, clock) = guarded();
         inner.set_wall(START.plus(Ttl::from_secs(86_400)));
-        assert!(clock.report_jump().is_some());
+        assert!(clock.jump().is_some());
         inner.set_wall(START);
-        assert_eq!((clock.report_jump(), clock.now()), (None, START));
+        assert_eq!((clock.jump(), clock.now()), (None, START));
     }
 
     #[test]
@@ -273,7 +293,7 @@ mod tests {
         let clock = GuardedClock::new(Arc::new(Interrupted(inner)), Ttl::from_secs(3600));
         for _ in 0..5 {
             let before = clock.now();
-            assert_eq!(clock.report_jump(), None);
+            assert_eq!(clock.jump(), None);
             assert!(clock.now() > before);
         }
     }

@@ -19,6 +19,9 @@ pub struct Hold {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
+    /// Whether it tells of a clock that jumped ahead, so that releasing it accepts the jump.
+    #[serde(default)]
+    pub of_clock: bool,
 }
 
 /// The hold in force in this process, as all who have to heed it see it.

@@ -23,8 +23,8 @@ pub(super) async fn watch(core: Arc<Core>, unsealed: Arc<Unsealed>, clock: Arc<G
     let mut looks = 0;
     loop {
         let mut jumped = false;
-        let held = unsealed.leases.set_hold_if(|| {
-            let secs = clock.report_jump()?.as_secs();
+        let held = unsealed.leases.set_hold_for_clock(|| {
+            let secs = clock.jump()?.as_secs();
             jumped = true;
             if !told {
                 tracing::error!(ahead_secs = secs, "the clock jumped: revocations held");

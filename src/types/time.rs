@@ -232,8 +232,10 @@ pub trait Clock: Send + Sync + 'static {
     /// Says that it is at least `floor` by now. Only a clock that is more than the machine's own can
     /// heed that.
     fn raise_to(&self, _floor: Timestamp) {}
-    /// Says that somebody who was told of a jump finds the machine's clock right. Only a clock that
-    /// does not follow jumps by itself can heed that.
+    /// Says that a hold tells of the jump there is, if there is one: its release accepts it. Only a
+    /// clock that does not follow jumps by itself can heed that.
+    fn jump_is_told(&self) {}
+    /// Says that somebody who was told of a jump finds the machine's clock right. Heeded likewise.
     fn accept_jump(&self) {}
 }
 

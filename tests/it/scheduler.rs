@@ -221,6 +221,25 @@ async fn a_clock_that_jumps_ahead_holds_revocations_until_somebody_has_looked() 
     node.scheduler.shutdown().await;
 }
 
+/// Whoever releases a hold says nothing of a jump that it did not tell of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_for_another_reason_does_not_stand_for_a_jump() {
+    let (_directory, storage) = sqlite();
+    let node = Node::first(storage, &Targets::new()).await;
+    node.issue("u1", 3600).await;
+    node.leases.set_hold("moving house".into()).await.unwrap();
+    node.clock.set_wall(START.plus(DAY));
+    node.pass(10).await;
+    assert_eq!(node.leases.hold().unwrap().reason, "moving house");
+    node.leases.release_hold().await.unwrap();
+    later(&node, "a hold for the jump", async || node.leases.hold().is_some()).await;
+    assert!(node.leases.hold().unwrap().reason.contains("jumped ahead"));
+    assert!(node.lives("u1") && node.core.clock.now() < START.plus(Ttl::from_secs(3600)));
+    node.leases.release_hold().await.unwrap();
+    later(&node, "the lease ends", async || !node.lives("u1")).await;
+    node.scheduler.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_back_prolongs_nothing() {
     let (_directory, storage) = sqlite();

@@ -57,22 +57,33 @@ impl Leases {
     /// # Errors
     /// When the hold could not be stored; it is in force in this process all the same. Call again.
     pub async fn set_hold(&self, reason: String) -> Result<(), CoreError> {
-        self.set_hold_if(|| Some(reason)).await
+        self.set_hold_if(|| Some(Hold { reason, since: self.clock.now(), of_clock: false })).await
     }
 
-    /// The same where `reason` gives one. It is asked while no hold is set or released.
+    /// Holds them back because the clock jumped ahead, where `reason` says that it did. It is asked
+    /// while no hold is set or released.
     ///
     /// # Errors
     /// As those of [`Leases::set_hold`].
-    pub async fn set_hold_if(
+    pub async fn set_hold_for_clock(
         &self,
         reason: impl FnOnce() -> Option<String>,
     ) -> Result<(), CoreError> {
+        let hold = |reason| Hold { reason, since: self.clock.now(), of_clock: true };
+        self.set_hold_if(|| reason().map(hold)).await
+    }
+
+    async fn set_hold_if(&self, hold: impl FnOnce() -> Option<Hold>) -> Result<(), CoreError> {
         let mut unstored = self.hold_unstored.lock().await;
-        let Some(reason) = reason() else { return Ok(()) };
+        let Some(hold) = hold() else { return Ok(()) };
+        let of_clock = hold.of_clock;
         if self.hold().is_none() {
-            self.put_hold(Some(Arc::new(Hold { reason, since: self.clock.now() })));
+            self.put_hold(Some(Arc::new(hold)));
             *unstored = true;
+        }
+        // Where a hold for another reason is in force, this one is set when that is released.
+        if of_clock && self.hold().is_some_and(|hold| hold.of_clock) {
+            self.clock.jump_is_told();
         }
         self.store_hold(&mut unstored).await.map(|_| ())
     }
@@ -99,7 +110,7 @@ impl Leases {
 
     fn put_hold(&self, hold: Option<Arc<Hold>>) {
         let released = hold.is_none();
-        if released && self.hold().is_some() {
+        if released && self.hold().is_some_and(|hold| hold.of_clock) {
             // Before anything ends by it, and before anything is leased in the time that was.
             self.clock.accept_jump();
         }

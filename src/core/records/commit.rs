@@ -1,8 +1,8 @@
 //! A batch, as changes of rows with the directories that it needs or empties, in one durable commit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::Handle;
 
@@ -22,8 +22,8 @@ const COMMIT_ATTEMPTS: usize = 24;
 
 /// What becomes of a row that a commit is about, once it has happened.
 pub(super) enum After {
-    /// It says this.
-    Is(Record),
+    /// It says this, if anybody still waits: what outlives whoever asked holds nothing in clear.
+    Is(Weak<Record>),
     /// It is gone, or new.
     Changed,
     /// It had to be there.
@@ -34,6 +34,8 @@ pub(super) enum After {
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) touched: Vec<(RowKey, After)>,
+    /// What [`After::Is`] speaks of.
+    says: Vec<Arc<Record>>,
     pub(super) kept: BTreeSet<FullName>,
     pub(super) removed: BTreeMap<FullName, BTreeSet<Tag>>,
     /// Directories that lose children and keep others, as far as is known beforehand.
@@ -52,6 +54,7 @@ impl Records {
             if plan.changes.is_empty() {
                 return Ok(Committed { sequence: self.storage.sequence().await? });
             }
+            // What the plan says stays here meanwhile.
             match self.apply(plan.changes, plan.touched).await {
                 Ok(committed) => {
                     self.prune_emptied(plan.left).await;
@@ -84,7 +87,10 @@ impl Records {
                 match after {
                     // The outcome of a broken connection is unknown.
                     _ if result.is_err() => cache.remove(key),
-                    After::Is(record) => cache.replace_if(key, record, noted),
+                    After::Is(record) => match record.upgrade() {
+                        Some(record) => cache.replace_if(key, Record::clone(&record), noted),
+                        None => cache.remove(key),
+                    },
                     After::Changed => cache.remove(key),
                     After::Needed => {}
                 }
@@ -160,7 +166,10 @@ impl Records {
                     } else {
                         let name = step.at.name.as_str().into();
                         let body = Arc::clone(body);
-                        After::Is(Record { name, rev: row.rev, due_at: *due_at, body })
+                        let says = Arc::new(Record { name, rev: row.rev, due_at: *due_at, body });
+                        let after = After::Is(Arc::downgrade(&says));
+                        plan.says.push(says);
+                        after
                     };
                     plan.changes.push(Change::Put { row, expect });
                     plan.touched.push((key, after));

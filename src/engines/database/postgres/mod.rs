@@ -182,7 +182,8 @@ async fn verifier(password: &SecretString) -> Result<SecretString, DriverError> 
     let password = password.duplicate();
     tokio::task::spawn_blocking(move || scram_sha256(&password))
         .await
-        .map_err(|error| unavailable("make a verifier", error))?
+        // Of a panic there, the error could quote what it was about.
+        .map_err(|_| DriverError::Unavailable { step: "make a verifier", source: None })?
         .map_err(DriverError::from)
 }
 

@@ -143,10 +143,11 @@ impl Broker {
     /// The same with the certificates of another.
     pub fn start_with(setup: Setup, pki: Arc<Pki>) -> Self {
         let directory = tempfile::Builder::new().prefix("leasehold-broker-").tempdir().unwrap();
+        let [address, open_address] = free_addresses();
         let mut broker = Self {
             pki,
-            address: free_address(),
-            open_address: free_address(),
+            address,
+            open_address,
             directory,
             clock_ahead: Mutex::new(setup.clock_ahead),
             environment: Mutex::new(setup.environment.clone()),
@@ -163,8 +164,7 @@ impl Broker {
             }
             let log = broker.log();
             assert!(log.contains("cannot listen on"), "the server did not start:\n{log}");
-            broker.address = free_address();
-            broker.open_address = free_address();
+            [broker.address, broker.open_address] = free_addresses();
         }
         panic!("no free ports");
     }
@@ -511,9 +511,11 @@ fn program() -> OsString {
     std::env::var_os("LEASEHOLD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_leasehold").into())
 }
 
-/// An address that was free a moment ago.
-fn free_address() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+/// Two addresses that were free a moment ago; not the same one twice, because both are held.
+fn free_addresses() -> [SocketAddr; 2] {
+    [(); 2]
+        .map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        .map(|held| held.local_addr().unwrap())
 }
 
 /// Somebody with a connection to a broker. Requests follow each other on it.

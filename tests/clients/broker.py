@@ -8,8 +8,6 @@ import tempfile
 import unittest
 import urllib.request
 
-import hvac
-
 from directory import Directory, free_port, wait_for
 
 PROGRAM = os.environ["LEASEHOLD"]
@@ -91,6 +89,9 @@ class Broker:
 
     def connect(self, who="admin", token=None):
         """An hvac client with somebody's certificate."""
+        # Here, because the tests of the listener have an environment without it.
+        import hvac
+
         made = hvac.Client(url=self.address, cert=self.identity(who), verify=self.path("ca.pem"))
         # Not what the environment or the home directory may hold.
         made.token = token

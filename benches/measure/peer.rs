@@ -2,7 +2,7 @@
 //! `bao` on the PATH, or where `LEASEHOLD_BENCH_PEER` says.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Peer {
     pub async fn start(program: &Path, identity: &Path, pki: &Pki) -> Self {
         let dir = tempfile::Builder::new().prefix("leasehold-peer-").tempdir().unwrap();
         fs::create_dir(dir.path().join("store")).unwrap();
-        let (address, cluster) = (free_address(), free_address());
+        let [address, cluster] = wire::free_addresses();
         fs::write(dir.path().join("bao.hcl"), config(dir.path(), identity, address, cluster))
             .unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
@@ -138,8 +138,4 @@ audit "file" "file" {{
 }}
 "#
     )
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
 }

@@ -1,5 +1,5 @@
-//! Named points at which tests kill the process, or have it panic or leak. Compiled to nothing without the
-//! `failpoints` feature.
+//! Named points at which tests kill the process, or have it panic or leak. Compiled to nothing without
+//! the `failpoints` feature.
 
 use super::clock_guard::GuardedClock;
 

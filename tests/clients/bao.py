@@ -1,12 +1,13 @@
 """A real OpenBao server to import from: TLS, a store that outlives it, one unseal key."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
 
 import hvac
+
+from directory import free_port
 
 PROGRAM = os.environ["BAO"]
 
@@ -32,12 +33,6 @@ audit "file" "file" {{
   }}
 }}
 """
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Bao:

@@ -3,23 +3,16 @@
 import html
 import os
 import re
-import socket
 import subprocess
 import time
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-import hvac
 import requests
 
 from broker import PROGRAM, Broker
+from directory import free_port
 
 PROVIDER = os.environ["PROVIDER"]
-
-
-def free_port():
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
 
 
 class Provider:
@@ -118,17 +111,9 @@ class AskingBroker(Broker):
         )
         self._unseal()
 
-    def client(self, token=None):
-        """A client with the certificate of the administrator, and at first with nothing else."""
-        made = hvac.Client(
-            url=self.address, cert=self.identity("admin"), verify=self.path("ca.pem")
-        )
-        made.token = token
-        return made
-
     def _unseal(self):
         deadline = time.monotonic() + 60
-        client = self.client()
+        client = self.connect()
         while time.monotonic() < deadline:
             try:
                 client.sys.submit_unseal_keys(self.unseal_keys["keys"])

@@ -6,9 +6,9 @@ import base64
 import hvac
 import hvac.exceptions
 
-from bao import Bao, free_port
+from bao import Bao
 from broker import Broker
-from directory import Directory
+from directory import Directory, free_port
 from importing import SECRET, Importing
 from provider import Provider
 

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import hvac.exceptions
 
-from provider import AskingBroker, free_port
+from directory import free_port
+from provider import AskingBroker
 
 BAO = os.environ["BAO"]
 # What the accounts of the cluster hold. It says whose it is, and only the cluster can say whether.
@@ -80,7 +81,7 @@ class Kubernetes(unittest.TestCase):
         context.load_cert_chain(cls.broker.path("server.pem"), cls.broker.path("server.key"))
         cls.cluster.socket = context.wrap_socket(cls.cluster.socket, server_side=True)
         threading.Thread(target=cls.cluster.serve_forever, daemon=True).start()
-        root = cls.broker.client(cls.broker.root_token)
+        root = cls.broker.root()
         root.sys.enable_auth_method("kubernetes")
         root.auth.kubernetes.configure(
             kubernetes_host=f"https://127.0.0.1:{port}",
@@ -103,15 +104,15 @@ class Kubernetes(unittest.TestCase):
         cls.broker.stop()
 
     def test_hvac_logs_in_as_a_service_account(self):
-        root = self.broker.client(self.broker.root_token)
+        root = self.broker.root()
         self.assertEqual(root.auth.kubernetes.list_roles()["keys"], ["web"])
         self.assertNotIn("reviewer-token", json.dumps(root.auth.kubernetes.read_config()))
-        made = self.broker.client().auth.kubernetes.login("web", WEB)["auth"]
+        made = self.broker.connect().auth.kubernetes.login("web", WEB)["auth"]
         self.assertEqual(made["metadata"]["service_account_name"], "web")
-        self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
+        self.assertTrue(self.broker.connect(token=made["client_token"]).is_authenticated())
         for role, token in [("web", JOB), ("web", WEB[:-1] + "A"), ("other", WEB), ("web", "x")]:
             with self.assertRaises(hvac.exceptions.InvalidRequest):
-                self.broker.client().auth.kubernetes.login(role, token)
+                self.broker.connect().auth.kubernetes.login(role, token)
 
     def test_the_agent_logs_in_as_a_service_account(self):
         with open(self.broker.path("pod-token"), "w") as file:
@@ -128,7 +129,7 @@ class Kubernetes(unittest.TestCase):
         )
         self.assertEqual(agent.returncode, 0, agent.stdout + agent.stderr)
         token = self.broker.read("agent-token")
-        self.assertTrue(self.broker.client(token).is_authenticated())
+        self.assertTrue(self.broker.connect(token=token).is_authenticated())
 
 
 if __name__ == "__main__":

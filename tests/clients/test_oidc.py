@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import hvac.exceptions
 
 from broker import PROGRAM
-from provider import AskingBroker, Person, Provider, free_port
+from directory import free_port
+from provider import AskingBroker, Person, Provider
 
 BAO = os.environ["BAO"]
 # Where the pages of a console come back to: nobody listens there, the browser alone goes there.
@@ -31,7 +32,7 @@ class Oidc(unittest.TestCase):
         cls.back = f"http://localhost:{cls.port}/oidc/callback"
         cls.provider = Provider([cls.back, CONSOLE])
         cls.broker = AskingBroker([f"127.0.0.1:{cls.provider.port}"])
-        root = cls.broker.client(cls.broker.root_token)
+        root = cls.broker.root()
         for client, secret in [("broker", "client-secret-1"), ("poster", "client-secret-2")]:
             root.sys.enable_auth_method("oidc", path=client)
             root.auth.oidc.configure(
@@ -75,7 +76,7 @@ class Oidc(unittest.TestCase):
         )
 
     def begin(self, path="broker"):
-        begun = self.broker.client().auth.oidc.oidc_authorization_url_request("staff", self.back, path=path)
+        begun = self.broker.connect().auth.oidc.oidc_authorization_url_request("staff", self.back, path=path)
         return begun["data"]["auth_url"]
 
     def test_hvac_logs_in_with_a_browser(self):
@@ -83,10 +84,10 @@ class Oidc(unittest.TestCase):
             address = self.begin(path)
             nonce = re.search("[?&]nonce=([^&]+)", address).group(1)
             brought = Person("ann").brought_back(address, self.back)
-            auth = self.broker.client().auth.oidc
+            auth = self.broker.connect().auth.oidc
             made = auth.oidc_callback(brought["state"], nonce, brought["code"], path=path)["auth"]
             self.assertEqual(made["metadata"], {"mail": "ann@example.org", "role": "staff"})
-            self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
+            self.assertTrue(self.broker.connect(token=made["client_token"]).is_authenticated())
             # The same once more, and the same state with another code.
             for code in [brought["code"], "other"]:
                 with self.assertRaises(hvac.exceptions.InvalidRequest):
@@ -98,10 +99,10 @@ class Oidc(unittest.TestCase):
         stolen = Person("ann").brought_back(ann, self.back)
         own = Person("bob").brought_back(bob, self.back)
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.broker.client().auth.oidc.oidc_callback(own["state"], "", stolen["code"], path="broker")
+            self.broker.connect().auth.oidc.oidc_callback(own["state"], "", stolen["code"], path="broker")
 
     def test_a_public_client_needs_no_secret(self):
-        root = self.broker.client(self.broker.root_token)
+        root = self.broker.root()
         root.sys.enable_auth_method("oidc", path="public")
         root.auth.oidc.configure(
             oidc_discovery_url=self.provider.issuer, oidc_client_id="public", path="public"
@@ -109,7 +110,7 @@ class Oidc(unittest.TestCase):
         self.make_role(root, "public", bound_claims={"groups": ["team-ann"]})
         for name, lets_in in [("ann", True), ("bob", False)]:
             brought = Person(name).brought_back(self.begin("public"), self.back)
-            finish = lambda: self.broker.client().auth.oidc.oidc_callback(
+            finish = lambda: self.broker.connect().auth.oidc.oidc_callback(
                 brought["state"], "", brought["code"], path="public"
             )
             if lets_in:
@@ -119,22 +120,22 @@ class Oidc(unittest.TestCase):
 
     def test_hvac_logs_in_with_a_token(self):
         token = self.provider.machine_token()
-        made = self.broker.client().auth.jwt.jwt_login("robot", token)["auth"]
+        made = self.broker.connect().auth.jwt.jwt_login("robot", token)["auth"]
         self.assertEqual(made["metadata"], {"role": "robot"})
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.broker.client().auth.jwt.jwt_login("robot", token[:-8] + "AAAAAAAA")
+            self.broker.connect().auth.jwt.jwt_login("robot", token[:-8] + "AAAAAAAA")
         with self.assertRaises(hvac.exceptions.InvalidRequest):
-            self.broker.client().auth.jwt.jwt_login("other", token)
+            self.broker.connect().auth.jwt.jwt_login("other", token)
 
     def test_the_page_of_a_console_logs_in(self):
         """Back by HTTPS: what the page was given in its address, it sends to the callback itself."""
-        root = self.broker.client(self.broker.root_token)
+        root = self.broker.root()
         role = {
             "user_claim": "sub", "role_type": "oidc", "allowed_redirect_uris": [CONSOLE],
             "token_policies": ["default"], "path": "broker",
         }
         root.auth.oidc.create_role(name="console", **role)
-        auth = self.broker.client().auth.oidc
+        auth = self.broker.connect().auth.oidc
 
         def begin(uri):
             return auth.oidc_authorization_url_request("console", uri, path="broker")["data"]["auth_url"]
@@ -154,7 +155,7 @@ class Oidc(unittest.TestCase):
         nonce = query["nonce"][0]
         made = auth.oidc_callback(brought["state"], nonce, brought["code"], path="broker")["auth"]
         self.assertEqual(made["metadata"]["role"], "console")
-        self.assertTrue(self.broker.client(made["client_token"]).is_authenticated())
+        self.assertTrue(self.broker.connect(token=made["client_token"]).is_authenticated())
         with self.assertRaises(hvac.exceptions.InvalidRequest):
             auth.oidc_callback(brought["state"], nonce, brought["code"], path="broker")
 

@@ -26,16 +26,16 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// What Cargo knows of all crates.
+fn metadata() -> Value {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let arguments = ["metadata", "--format-version=1", "--locked", "--offline"];
+    serde_json::from_slice(&output(Command::new(cargo).args(arguments))).unwrap()
+}
+
 /// What crates say of themselves: names with licences.
 fn licences() -> BTreeMap<String, String> {
-    let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let text = output(Command::new(cargo).args([
-        "metadata",
-        "--format-version=1",
-        "--locked",
-        "--offline",
-    ]));
-    let metadata: Value = serde_json::from_slice(&text).unwrap();
+    let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap().iter();
     let of = |package: &Value, field: &str| package[field].as_str().unwrap_or("").to_owned();
     packages.map(|package| (of(package, "name"), of(package, "license"))).collect()
@@ -79,10 +79,7 @@ fn every_direct_dependency_is_on_the_page_with_its_reason_and_licence() {
 #[test]
 fn every_library_in_c_is_named_in_the_bill() {
     let bill: Value = serde_json::from_slice(&output(&mut Command::new("deploy/sbom"))).unwrap();
-    let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let metadata = ["metadata", "--format-version=1", "--locked", "--offline"];
-    let metadata: Value =
-        serde_json::from_slice(&output(Command::new(cargo).args(metadata))).unwrap();
+    let metadata = metadata();
     let links: Vec<&str> = metadata["packages"]
         .as_array()
         .unwrap()
@@ -201,10 +198,7 @@ fn the_bill_of_a_build_is_of_what_was_built_and_of_nothing_else() {
             (named, part["scope"] == "required")
         })
         .collect();
-    let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let metadata = ["metadata", "--format-version=1", "--locked", "--offline"];
-    let metadata: Value =
-        serde_json::from_slice(&output(Command::new(cargo).args(metadata))).unwrap();
+    let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap().iter().filter_map(|package| {
         let id = package["id"].as_str().unwrap().to_owned();
         let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);

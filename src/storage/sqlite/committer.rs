@@ -1,8 +1,8 @@
 //! What commits groups: the connection that writes, and the claims.
 //!
 //! A batch whose precondition fails fails alone: then the group is done again, each of its batches
-//! inside a savepoint of its own. Claims live in memory: the file belongs to one process, and a claim ends with the
-//! process that holds it.
+//! inside a savepoint of its own. Claims live in memory: the file belongs to one process, and a claim
+//! ends with the process that holds it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

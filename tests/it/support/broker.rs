@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::client::TlsStream;
 
 use super::pki::{Ca, Issued, Spec};
-use super::wire::{Answer, Client, answer};
+use super::wire::{Answer, Client, answer, free_addresses};
 
 /// The trust domain of the clients.
 pub const DOMAIN: &str = "test.example";
@@ -509,13 +509,6 @@ impl Broker {
 /// built with the tests.
 fn program() -> OsString {
     std::env::var_os("LEASEHOLD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_leasehold").into())
-}
-
-/// Two addresses that were free a moment ago; not the same one twice, because both are held.
-fn free_addresses() -> [SocketAddr; 2] {
-    [(); 2]
-        .map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap())
-        .map(|held| held.local_addr().unwrap())
 }
 
 /// Somebody with a connection to a broker. Requests follow each other on it.

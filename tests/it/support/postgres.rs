@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,8 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
+
+use super::wire::free_addresses;
 
 /// Name of the superuser of every cluster made here.
 pub const SUPERUSER: &str = "root";
@@ -334,7 +335,7 @@ fn missing() -> ! {
     )
 }
 
-/// A port that was free a moment ago.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    let [address] = free_addresses();
+    address.port()
 }

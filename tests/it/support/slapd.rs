@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::pki::{Ca, Spec};
+use super::wire::free_addresses;
 
 /// Where everything is.
 pub const BASE: &str = "dc=example,dc=org";
@@ -112,8 +113,7 @@ impl Slapd {
         succeed(add.output().unwrap(), "slapadd");
         // Between finding a port free and taking it, another process may have taken it.
         for _ in 0..3 {
-            server.port = free_port();
-            server.tls_port = free_port();
+            [server.port, server.tls_port] = free_addresses().map(|address| address.port());
             if server.start_on_ports() {
                 return server;
             }
@@ -263,9 +263,4 @@ impl Drop for Slapd {
 fn succeed(output: std::process::Output, what: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what} failed: {error}");
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -2,7 +2,7 @@
 //! so that a test decides every byte.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +28,13 @@ fn patience() -> Duration {
 /// Fails the test rather than hanging it.
 pub async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(patience(), what).await.expect("should end soon")
+}
+
+/// Addresses that were free a moment ago; none of them twice, because all are held meanwhile.
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    [(); N]
+        .map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        .map(|held| held.local_addr().unwrap())
 }
 
 /// Waits until `holds`.

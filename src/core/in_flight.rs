@@ -60,6 +60,11 @@ impl InFlight {
         self.entered.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing is being served.
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| lock(part).is_empty())
+    }
+
     /// What is being served now, oldest first.
     pub fn now(&self) -> Vec<Underway> {
         let mut all: Vec<(u64, Underway)> = Vec::new();
@@ -127,8 +132,9 @@ mod tests {
         assert_eq!(paths()[0], "kv/0");
         drop(entered.split_off(1));
         assert_eq!(paths(), ["kv/0"]);
+        assert!(!all.is_empty());
         drop(entered);
-        assert!(paths().is_empty());
+        assert!(paths().is_empty() && all.is_empty());
         assert_eq!(all.entered(), 40);
     }
 }

@@ -24,6 +24,7 @@ pub mod reload;
 mod requests;
 pub mod run;
 pub mod signals;
+mod stacks;
 pub mod telemetry;
 pub mod tls;
 

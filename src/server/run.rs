@@ -45,6 +45,7 @@ use super::crl_fetch::CrlFetcher;
 use super::facts::ProcessFacts;
 use super::files::FileError;
 use super::outgoing::{MountRequests, OutgoingRequests};
+use super::stacks::tend_stacks;
 use super::telemetry::Metrics;
 use super::{BindError, Listeners};
 
@@ -107,6 +108,7 @@ impl Server {
         tasks.spawn(reopen_audit(core.clone(), hangup));
         tasks.spawn(tend_keys(core.clone()));
         tasks.spawn(close_on_seal(core.clone(), listeners.connections()));
+        tasks.spawn(tend_stacks(core.clone()));
         tasks.spawn(metrics.clone().keep_up());
         let running = tokio::spawn(serve(Serving {
             core: core.clone(),

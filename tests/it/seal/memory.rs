@@ -1,8 +1,9 @@
 //! Sealed means gone: the memory of a real server's process, searched for what it knew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 
 use leasehold::core::records::kinds;
@@ -26,12 +27,12 @@ const STEP: Duration = Duration::from_millis(500);
 const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' \
      VALID UNTIL '{{expiration}}'";
 
-/// Which of them are in the memory of the process.
-fn found_in(secrets: &Needles, pid: i32) -> BTreeSet<String> {
+/// Which of them are in the memory of the process, and where.
+fn places_in(secrets: &Needles, pid: i32) -> BTreeMap<String, BTreeSet<String>> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = File::open(format!("/proc/{pid}/mem"))
         .expect("reading another process's memory takes root");
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::<_, BTreeSet<_>>::new();
     for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let address = |hex| u64::from_str_radix(hex, 16).unwrap();
@@ -43,10 +44,32 @@ fn found_in(secrets: &Needles, pid: i32) -> BTreeSet<String> {
         }
         // Most pages are empty; no secret begins in one.
         for run in bytes.chunks(PAGE).collect::<Vec<_>>().split(|page| *page == ZEROS) {
-            found.extend(secrets.found_in(&run.concat()).into_iter().map(|hit| hit.what));
+            for hit in secrets.found_in(&run.concat()) {
+                found.entry(hit.what).or_default().insert(kind_of(line, from..to, pid));
+            }
         }
     }
     found
+}
+
+/// Whose memory a line of the maps tells of: a thread's stack, or what the line itself says.
+fn kind_of(line: &str, range: Range<u64>, pid: i32) -> String {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    for thread in threads.flatten().map(|entry| entry.path()) {
+        let told = |of: &str| std::fs::read_to_string(thread.join(of)).unwrap_or_default();
+        // proc_pid_syscall(5): the last but one is the stack pointer.
+        let state = told("syscall");
+        let stack = state.split_whitespace().rev().nth(1).and_then(|hex| hex.strip_prefix("0x"));
+        if stack.is_some_and(|hex| range.contains(&u64::from_str_radix(hex, 16).unwrap())) {
+            return format!("stack of thread {}", told("comm").trim());
+        }
+    }
+    line.to_owned()
+}
+
+/// Which of them are in the memory of the process.
+fn found_in(secrets: &Needles, pid: i32) -> BTreeSet<String> {
+    places_in(secrets, pid).into_keys().collect()
 }
 
 /// Everything that the shares lead to, put together here as an attacker with the store would.
@@ -187,13 +210,13 @@ async fn a_sealed_process_knows_nothing_any_more() {
 /// Waits until none of `secrets` is in the memory of the process.
 async fn assert_gone(broker: &Broker, secrets: &Needles, what: &str) {
     let mut waited = Duration::ZERO;
-    let mut left = found_in(secrets, broker.pid());
+    let mut left = places_in(secrets, broker.pid());
     while !left.is_empty() && waited < PATIENCE {
         tokio::time::sleep(STEP).await;
         waited += STEP;
-        left = found_in(secrets, broker.pid());
+        left = places_in(secrets, broker.pid());
     }
-    assert_eq!(left, BTreeSet::new(), "{what}");
+    assert_eq!(left, BTreeMap::new(), "{what}");
 }
 
 /// A new term, and everything wrapped under it.

@@ -46,6 +46,7 @@ pub(crate) mod scratch;
 pub mod seal;
 pub mod spiffe;
 pub mod stored;
+pub mod supervise;
 pub mod time_seen;
 pub mod token;
 pub mod tools;

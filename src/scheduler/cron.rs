@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
 use crate::core::job::Jobs;
+use crate::core::supervise::contained;
 use crate::types::time::{Timestamp, Ttl};
 
 use super::jobs::{JOBS, JobSpec};
@@ -259,7 +260,8 @@ impl Runner {
         progress.running = true;
         let (core, unsealed, jobs) = (self.core.clone(), self.unsealed.clone(), self.jobs.clone());
         self.running.spawn(async move {
-            (spec.name, now, claim_and_run(spec, &core, &unsealed, &jobs, now).await)
+            let run = claim_and_run(spec, &core, &unsealed, &jobs, now);
+            (spec.name, now, contained(run).await)
         });
     }
 

@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
 use crate::core::mount::{Backend, Mounted};
+use crate::core::supervise::contained;
 use crate::types::time::{Timestamp, Ttl};
 
 /// How long finished bulk revocations can be asked about.
@@ -95,7 +96,8 @@ fn refresh_mounts<'a>(
 async fn at_each_mount(unsealed: &Unsealed, work: impl AsyncFn(&Mounted) -> Result<(), CoreError>) {
     stream::iter(unsealed.mounts.all())
         .for_each_concurrent(TICKS_AT_ONCE, async |mounted| {
-            if let Err(error) = work(&mounted).await {
+            // One mount that cannot bear it must not keep the others from theirs.
+            if let Err(error) = contained(work(&mounted)).await {
                 let mount = &mounted.entry.path;
                 tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
                 metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone())

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::clock_guard::GuardedClock;
 use crate::core::context::{Core, Unsealed};
+use crate::core::supervise::supervised;
 
 pub use cron::{Clockwork, ClockworkError, CronLibrary};
 
@@ -70,6 +71,17 @@ struct Tasks {
 }
 
 impl Tasks {
+    /// Adds one that has nothing to put down.
+    fn until_stopped(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.set.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
     /// Ends them: those that have something in hand get a moment to put it down.
     async fn end(mut self) {
         self.stop.cancel();
@@ -113,23 +125,23 @@ fn start_tasks(
     clock: &Arc<GuardedClock>,
     signals: &cron::Signals,
 ) {
-    let stop = tasks.stop.clone();
-    tasks.set.spawn(sweep::leases(core.clone(), unsealed.clone(), stop));
-    let stop = tasks.stop.clone();
-    tasks.set.spawn(cron::run(core.clone(), unsealed.clone(), signals.clone(), stop));
-    let stop = tasks.stop.clone();
-    let set = &mut tasks.set;
-    let mut spawn = |task: futures_util::future::BoxFuture<'static, ()>| {
-        let stop = stop.clone();
-        set.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
-    };
-    spawn(Box::pin(clock::watch(core.clone(), unsealed.clone(), clock.clone())));
-    spawn(Box::pin(sweep::tokens(core.clone(), unsealed.clone())));
-    spawn(Box::pin(gauges::keep(core.clone(), unsealed.clone())));
-    spawn(Box::pin(changes::follow(core.clone(), unsealed.clone())));
+    let parts = || (core.clone(), unsealed.clone());
+    let (own, stop) = (parts(), tasks.stop.clone());
+    let leases = move || sweep::leases(own.0.clone(), own.1.clone(), stop.clone());
+    tasks.set.spawn(supervised("leases", leases));
+    let (own, signals, stop) = (parts(), signals.clone(), tasks.stop.clone());
+    let cron = move || cron::run(own.0.clone(), own.1.clone(), signals.clone(), stop.clone());
+    tasks.set.spawn(supervised("cron", cron));
+    let (own, clock) = (parts(), clock.clone());
+    let watch = move || clock::watch(own.0.clone(), own.1.clone(), clock.clone());
+    tasks.until_stopped(supervised("clock", watch));
+    let own = parts();
+    let tokens = move || sweep::tokens(own.0.clone(), own.1.clone());
+    tasks.until_stopped(supervised("tokens", tokens));
+    let own = parts();
+    let gauges = move || gauges::keep(own.0.clone(), own.1.clone());
+    tasks.until_stopped(supervised("gauges", gauges));
+    let own = parts();
+    let changes = move || changes::follow(own.0.clone(), own.1.clone());
+    tasks.until_stopped(supervised("changes", changes));
 }

@@ -106,7 +106,8 @@ impl Listeners {
             accepting.spawn(one.serve(app.clone(), self.connections.clone(), stop.clone()));
         }
         while let Some(ended) = accepting.join_next().await {
-            if let Err(error) = ended.unwrap_or_else(|failed| Err(io::Error::other(failed))) {
+            // The error of a panic would quote what it was about.
+            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
                 tracing::error!(%error, "a listener has ended, and the server with it");
                 stop.cancel();
             }

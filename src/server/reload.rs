@@ -4,6 +4,7 @@
 //! effect. What cannot be used is logged once for each new content, counted, and leaves in effect
 //! what was there before.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,12 +135,15 @@ impl Reloader {
             let Some(mut mine) = reloader.take() else { return };
             // File systems may hang; the threads that serve requests must not.
             let looked = tokio::task::spawn_blocking(move || {
-                mine.look();
+                // A file that it cannot bear must not be the last one that is looked at.
+                if catch_unwind(AssertUnwindSafe(|| mine.look())).is_err() {
+                    tracing::error!("looking at the files panicked; once more at the next time");
+                }
                 mine
             });
             match looked.await {
                 Ok(back) => reloader = Some(back),
-                Err(error) => tracing::error!(%error, "reloading has stopped"),
+                Err(_) => tracing::error!("reloading has stopped"),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, EdgeLimits};
@@ -31,6 +31,7 @@ use crate::core::route::Access;
 use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
 };
+use crate::core::supervise::supervised;
 use crate::core::trust::TrustStore;
 use crate::engines::transit::{self, TransitEngine};
 use crate::engines::{self, database::DatabaseEngine};
@@ -105,11 +106,18 @@ impl Server {
         let interval = config.server.reload_interval.duration();
         let mut tasks = JoinSet::new();
         tasks.spawn(reloader.run(interval, hangup.clone()));
-        tasks.spawn(reopen_audit(core.clone(), hangup));
-        tasks.spawn(tend_keys(core.clone()));
-        tasks.spawn(close_on_seal(core.clone(), listeners.connections()));
-        tasks.spawn(tend_stacks(core.clone()));
-        tasks.spawn(metrics.clone().keep_up());
+        let own = core.clone();
+        let reopen = move || reopen_audit(own.clone(), hangup.clone());
+        tasks.spawn(supervised("audit", reopen));
+        let own = core.clone();
+        tasks.spawn(supervised("keys", move || tend_keys(own.clone())));
+        let (own, connections) = (core.clone(), listeners.connections());
+        let close = move || close_on_seal(own.clone(), connections.clone());
+        tasks.spawn(supervised("seal", close));
+        let own = core.clone();
+        tasks.spawn(supervised("stacks", move || tend_stacks(own.clone())));
+        let own = metrics.clone();
+        tasks.spawn(supervised("metrics", move || own.clone().keep_up()));
         let running = tokio::spawn(serve(Serving {
             core: core.clone(),
             listeners,
@@ -198,7 +206,14 @@ pub enum StartError {
     Storage(#[from] StorageError),
     /// A task was cut off.
     #[error("a part of the start was cut off")]
-    Task(#[from] tokio::task::JoinError),
+    Task,
+}
+
+/// Without the error of the task, which would quote what a panic was about.
+impl From<JoinError> for StartError {
+    fn from(_: JoinError) -> Self {
+        Self::Task
+    }
 }
 
 fn storage_spec(config: &Config) -> Result<StorageSpec, StartError> {

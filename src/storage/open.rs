@@ -39,7 +39,10 @@ pub async fn open(spec: &StorageSpec) -> Result<Arc<dyn Storage>, StorageError> 
             let opened = tokio::task::spawn_blocking(move || {
                 SqliteStorage::open(&path, SqliteOptions::default())
             });
-            Ok(opened.await.map_err(|error| StorageError::Unavailable(Box::new(error)))??)
+            // The error of a panic would quote what it was about.
+            Ok(opened
+                .await
+                .map_err(|_| StorageError::Unavailable("opening it panicked".into()))??)
         }
         StorageSpec::Postgres { url, ca_file, max_connections } => {
             let options =

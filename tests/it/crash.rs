@@ -15,6 +15,7 @@ mod clock;
 mod commits;
 mod disk;
 mod network;
+mod panics;
 mod pause;
 mod plants;
 mod points;
@@ -61,6 +62,8 @@ struct World {
     clock: Option<tempfile::NamedTempFile>,
     /// Longest wait for everything to be over that has to be.
     settling_max: Duration,
+    /// How often each server was made to panic.
+    panics: usize,
     trail: Mutex<trail::Trail>,
 }
 
@@ -130,6 +133,7 @@ impl World {
             ahead: AtomicU64::new(0),
             clock: None,
             settling_max: check::SETTLING_MAX,
+            panics: 0,
             trail: Mutex::default(),
         };
         world.furnish().await;

@@ -1,9 +1,5 @@
 //! Revoking one lease, and telling the truth about it.
 
-use std::panic::AssertUnwindSafe;
-
-use futures_util::FutureExt;
-
 use crate::storage::StorageError;
 use crate::types::id::LeaseId;
 use crate::types::secret::fill_random;
@@ -12,6 +8,7 @@ use crate::types::time::{Timestamp, Ttl};
 use super::super::error::CoreError;
 use super::super::failpoint::fail_point;
 use super::super::records::{Batch, Precondition};
+use super::super::supervise::contained;
 use super::super::view::Entry;
 use super::{Lease, LeaseState, Leases};
 
@@ -104,11 +101,8 @@ impl Leases {
             message: "its mount is gone".into(),
         })?;
         let context = mounted.context();
-        let revocation = AssertUnwindSafe(mounted.engine()?.revoke(&context, lease.facts()));
         // One lease that an engine cannot bear must not stop the revocation of all others.
-        let revocation = revocation
-            .catch_unwind()
-            .map(|ended| ended.unwrap_or_else(|_| Err(CoreError::internal("the engine panicked"))));
+        let revocation = contained(mounted.engine()?.revoke(&context, lease.facts()));
         let result = self.ask_target(lease, revocation).await;
         if !result.as_ref().is_err_and(CoreError::is_ours) {
             // Only a target that cannot be reached is down; one that refuses is up.

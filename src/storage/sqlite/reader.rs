@@ -1,5 +1,6 @@
 //! The threads that read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use super::{Connection, StorageError, closed};
@@ -59,7 +60,8 @@ fn answer(connection: &Connection, questions: &Mutex<Receiver<Question>>) {
         // The lock is held while waiting: the other threads wait for the lock instead of the queue.
         let next = questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(question) => question(connection),
+            // Whoever asked is told that nobody answers; the others still are answered.
+            Ok(question) => drop(catch_unwind(AssertUnwindSafe(|| question(connection)))),
             Err(_) => return,
         }
     }

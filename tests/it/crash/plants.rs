@@ -224,9 +224,9 @@ async fn what_the_audit_does_not_say_is_found() {
     scene.is_found("Edited", true).await;
     replace(&path, "\"type\":\"operatioN\"", "\"type\":\"operation\"");
     scene.is_sound().await;
-    File::options().append(true).open(&stderr).unwrap().write_all(b"panicked\n").unwrap();
-    scene.is_found("panicked", false).await;
-    replace(&stderr, "panicked\n", "");
+    File::options().append(true).open(&stderr).unwrap().write_all(b"panicked at\n").unwrap();
+    scene.is_found("panicked 1 times", false).await;
+    replace(&stderr, "panicked at\n", "");
     scene.is_sound().await;
     // A line that is cut out before it was read.
     for _ in 0..3 {

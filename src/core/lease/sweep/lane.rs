@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::types::time::Timestamp;
 
 use super::super::super::error::CoreError;
+use super::super::super::supervise::contained;
 use super::super::super::view::Entry;
 use super::super::Lease;
 use super::super::breaker::Admission;
@@ -145,7 +146,7 @@ impl Sweep {
                 lane.running += 1;
                 let leases = self.leases.clone();
                 self.kills.spawn(async move {
-                    let result = leases.kill(&entry.value).await;
+                    let result = contained(leases.kill(&entry.value)).await;
                     Killed { entry, result }
                 });
             }

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::core::error::CoreError;
@@ -40,13 +41,13 @@ fn render_reply(reply: Reply, request_id: &RequestId, mount_type: &str) -> Respo
             json_response(status, &Value::Object(reply.data.unwrap_or_default()), request_id)
         }
         Shape::Envelope => {
-            let whole = envelope(reply, request_id, mount_type);
-            json_response(status, &Value::Object(whole), request_id)
+            let body = json_body(&Envelope::of(&reply, request_id, mount_type));
+            response(status, Some("application/json"), body, Some(request_id))
         }
         Shape::EnvelopeAndTop => {
-            let data = reply.data.clone().unwrap_or_default();
-            let mut whole = envelope(reply, request_id, mount_type);
-            for (name, value) in data {
+            let whole = json!(Envelope::of(&reply, request_id, mount_type));
+            let mut whole = into_map(whole);
+            for (name, value) in reply.data.unwrap_or_default() {
                 whole.entry(name).or_insert(value);
             }
             json_response(status, &Value::Object(whole), request_id)
@@ -54,22 +55,36 @@ fn render_reply(reply: Reply, request_id: &RequestId, mount_type: &str) -> Respo
     }
 }
 
-fn envelope(reply: Reply, request_id: &RequestId, mount_type: &str) -> Map<String, Value> {
-    let lease = reply.lease.as_ref();
-    let mut map = Map::new();
-    map.insert("request_id".into(), json!(request_id));
-    map.insert("lease_id".into(), json!(lease.map(|l| l.id.as_str()).unwrap_or_default()));
-    map.insert("renewable".into(), json!(lease.is_some_and(|l| l.renewable)));
-    let duration = lease.map_or(reply.refresh_after, |l| l.duration);
-    map.insert("lease_duration".into(), json!(duration.as_secs()));
-    map.insert("data".into(), reply.data.map_or(Value::Null, Value::Object));
-    map.insert("wrap_info".into(), reply.wrap.as_ref().map_or(Value::Null, wrap_info));
-    let warnings = if reply.warnings.is_empty() { Value::Null } else { json!(reply.warnings) };
-    map.insert("warnings".into(), warnings);
-    let demand = reply.mfa.as_ref().map_or(Value::Null, demand);
-    map.insert("auth".into(), reply.auth.as_ref().map_or(demand, auth));
-    map.insert("mount_type".into(), json!(mount_type));
-    map
+/// The keys in the order of the alphabet, as in every other object of an answer.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    auth: Value,
+    data: Option<&'a Map<String, Value>>,
+    lease_duration: u64,
+    lease_id: &'a str,
+    mount_type: &'a str,
+    renewable: bool,
+    request_id: &'a RequestId,
+    warnings: Option<&'a [String]>,
+    wrap_info: Value,
+}
+
+impl<'a> Envelope<'a> {
+    fn of(reply: &'a Reply, request_id: &'a RequestId, mount_type: &'a str) -> Self {
+        let lease = reply.lease.as_ref();
+        let demand = reply.mfa.as_ref().map_or(Value::Null, demand);
+        Self {
+            auth: reply.auth.as_ref().map_or(demand, auth),
+            data: reply.data.as_ref(),
+            lease_duration: lease.map_or(reply.refresh_after, |l| l.duration).as_secs(),
+            lease_id: lease.map(|l| l.id.as_str()).unwrap_or_default(),
+            mount_type,
+            renewable: lease.is_some_and(|l| l.renewable),
+            request_id,
+            warnings: Some(reply.warnings.as_slice()).filter(|warnings| !warnings.is_empty()),
+            wrap_info: reply.wrap.as_ref().map_or(Value::Null, wrap_info),
+        }
+    }
 }
 
 fn auth(auth: &AuthReply) -> Value {
@@ -171,9 +186,9 @@ pub(super) fn json_response(
     response(status, Some("application/json"), json_body(value), Some(request_id))
 }
 
-fn json_body(value: &Value) -> Body {
+fn json_body(value: &impl Serialize) -> Body {
     let mut out = Vec::with_capacity(512);
-    // A JSON value always serializes.
+    // JSON values, text and numbers always serialize.
     let _ = serde_json::to_writer(&mut out, value);
     Body::from(out)
 }

@@ -4,6 +4,7 @@
 mod envelope;
 mod extract;
 mod json;
+mod meters;
 pub mod openapi;
 mod origin;
 pub mod sys;
@@ -26,6 +27,7 @@ use crate::core::seal::endpoints;
 use crate::types::id::RequestId;
 
 use extract::Parsed;
+use meters::Meters;
 use origin::Sender;
 
 /// What the edge works with.
@@ -33,6 +35,7 @@ use origin::Sender;
 struct Edge {
     core: Arc<Core>,
     limits: EdgeLimits,
+    meters: Arc<Meters>,
 }
 
 /// Limits of the edge, from the configuration.
@@ -46,7 +49,7 @@ pub struct EdgeLimits {
 
 /// The service that answers requests. Each request carries its [`ConnectionInfo`] as an extension.
 pub fn router(core: Arc<Core>, limits: EdgeLimits) -> Router {
-    Router::new().fallback(answer).with_state(Edge { core, limits })
+    Router::new().fallback(answer).with_state(Edge { core, limits, meters: Arc::default() })
 }
 
 async fn answer(
@@ -61,7 +64,7 @@ async fn answer(
     let span = tracing::info_span!("request", request_id = %id, connection = connection.id);
     let head = request.method() == Method::HEAD;
     let timeout = edge.limits.request_timeout;
-    let clock = edge.core.clock.clone();
+    let (clock, meters) = (edge.core.clock.clone(), edge.meters.clone());
     let serve = serve(edge, connection, request, id.clone()).instrument(span);
     let (mut response, route) = match tokio::time::timeout(timeout, serve).await {
         Ok(done) => done,
@@ -72,11 +75,8 @@ async fn answer(
     if head {
         *response.body_mut() = Body::empty();
     }
-    let status = response.status().as_u16().to_string();
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
-    metrics::counter!("leasehold_requests_total", "route" => route.clone(), "status" => status)
-        .increment(1);
-    metrics::histogram!("leasehold_request_seconds", "route" => route).record(seconds);
+    meters.count(&route, response.status().as_u16(), seconds);
     response
 }
 

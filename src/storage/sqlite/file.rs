@@ -131,13 +131,6 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StorageError> {
     Ok(connection)
 }
 
-/// One that reads, and waits for nobody who has locked the file.
-pub(super) fn connect_to_read_at_once(path: &Path) -> Result<Connection, StorageError> {
-    let connection = connect_to_read(path)?;
-    connection.busy_timeout(Duration::ZERO).map_err(failed)?;
-    Ok(connection)
-}
-
 fn connect(path: &Path, access: OpenFlags, cache_kib: i64) -> Result<Connection, StorageError> {
     // No mutex: a connection belongs to one thread. No URI: a file name is only a file name.
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;

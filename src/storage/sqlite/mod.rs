@@ -2,13 +2,11 @@
 //!
 //! One thread owns the connection that writes (see `committer`) and commits whatever is queued in one
 //! transaction (see `writer`); a few threads own connections that read (see `reader`). Both are fed by
-//! bounded queues: a full one answers [`StorageError::Busy`]. A row of a known key is found without them
-//! if that is quick (see `nearby`). Connections never leave this module.
+//! bounded queues: a full one answers [`StorageError::Busy`]. Connections never leave this module.
 
 mod apply;
 mod committer;
 mod file;
-mod nearby;
 mod read;
 mod reader;
 mod space;
@@ -29,9 +27,8 @@ use super::{
 use crate::crypto::blind::Tag;
 use crate::crypto::envelope::SealedRecord;
 use crate::types::id::NamespaceId;
-use crate::types::time::{SystemClock, Timestamp};
+use crate::types::time::Timestamp;
 use committer::Committer;
-use nearby::Nearby;
 use reader::Readers;
 use threads::Threads;
 use writer::{Job, Writer};
@@ -81,8 +78,7 @@ impl SqliteStorage {
         let readers = Readers::start(readers, options.read_queue_max)?;
         let committer = Committer::new(path, connection, lock);
         let writer = Writer::start(committer, options.write_queue_max, options.group_batches_max)?;
-        let nearby = Nearby::new(file::connect_to_read_at_once(path)?, Arc::new(SystemClock));
-        let threads = Threads::new(writer, readers, nearby);
+        let threads = Threads::new(writer, readers);
         Ok(Arc::new(Self { threads, invalidations: broadcast::Sender::new(1) }))
     }
 
@@ -92,13 +88,6 @@ impl SqliteStorage {
         question: impl FnOnce(&Connection) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let _timer = Timer::start(op);
-        self.ask_readers(question).await
-    }
-
-    async fn ask_readers<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Connection) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         self.threads.read(Box::new(move |connection| {
             // Nobody waits for the answer when the request was given up.
@@ -122,11 +111,7 @@ impl SqliteStorage {
 #[async_trait]
 impl Storage for SqliteStorage {
     async fn get(&self, key: RowKey) -> Result<Option<Row>, StorageError> {
-        let _timer = Timer::start("get");
-        match self.threads.read_here(|db| read::get(db, key)) {
-            Some(answer) => answer,
-            None => self.ask_readers(move |db| read::get(db, key)).await,
-        }
+        self.read("get", move |db| read::get(db, key)).await
     }
 
     async fn list(

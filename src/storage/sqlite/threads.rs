@@ -2,10 +2,9 @@
 
 use std::sync::PoisonError;
 
-use super::nearby::Nearby;
 use super::reader::{Question, Readers};
 use super::writer::{Job, Writer};
-use super::{Connection, StorageError, closed};
+use super::{StorageError, closed};
 use crate::types::sync::RwLock;
 
 /// The threads of an open store, or nothing.
@@ -15,17 +14,16 @@ pub(super) struct Threads {
     running: RwLock<Option<Running>>,
 }
 
-/// The threads themselves, and the connection of those who need none.
+/// The threads themselves.
 #[derive(Debug)]
 pub(super) struct Running {
     writer: Writer,
     readers: Readers,
-    nearby: Nearby,
 }
 
 impl Threads {
-    pub fn new(writer: Writer, readers: Readers, nearby: Nearby) -> Self {
-        Self { running: RwLock::new(Some(Running { writer, readers, nearby })) }
+    pub fn new(writer: Writer, readers: Readers) -> Self {
+        Self { running: RwLock::new(Some(Running { writer, readers })) }
     }
 
     /// Queues a job for the writer, unless the store is closed.
@@ -36,18 +34,6 @@ impl Threads {
     /// Queues a question for the readers, unless the store is closed.
     pub fn read(&self, question: Question) -> Result<(), StorageError> {
         self.with_running(|running| running.readers.submit(question))
-    }
-
-    /// The answer to a question that is short, if whoever asks can find it at once; see [`Nearby::ask`].
-    pub fn read_here<T>(
-        &self,
-        question: impl FnOnce(&Connection) -> Result<T, StorageError>,
-    ) -> Option<Result<T, StorageError>> {
-        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        match running.as_ref() {
-            Some(running) => running.nearby.ask(question),
-            None => Some(Err(closed())),
-        }
     }
 
     /// Closes the store to new jobs, and gives what is left to [`Running::finish`]; nothing when
@@ -68,8 +54,7 @@ impl Threads {
 impl Running {
     /// Has everything done that is queued. Blocks until the threads have ended.
     pub fn finish(self) {
-        // The writer last: the last connection to close is the one that empties the WAL.
-        drop(self.nearby);
+        // Readers first: the last connection to close is the one that empties the WAL.
         self.readers.finish();
         self.writer.finish();
     }

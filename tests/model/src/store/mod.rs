@@ -1,10 +1,7 @@
 //! The queue before the thread that commits groups, the threads that read, and how a store is closed
-//! under those who use it: `writer.rs`, `reader.rs`, `nearby.rs` and `threads.rs` of
-//! `src/storage/sqlite`.
+//! under those who use it: `writer.rs`, `reader.rs` and `threads.rs` of `src/storage/sqlite`.
 
 mod committer;
-#[path = "../../../../src/storage/sqlite/nearby.rs"]
-mod nearby;
 #[path = "../../../../src/storage/sqlite/reader.rs"]
 mod reader;
 #[path = "../../../../src/storage/sqlite/threads.rs"]
@@ -15,20 +12,16 @@ mod writer;
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as Plain};
-use std::time::Duration;
 
-use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use self::committer::{Committer, File, Seen};
-use self::nearby::Nearby;
 use self::reader::Readers;
 use self::threads::Threads;
 use self::writer::{Job, Writer};
 use crate::crypto::envelope::SealedRecord;
 use crate::orders::{self, Reached};
-use crate::types::time::{self, ScheduleClock};
 
 pub struct Connection;
 
@@ -102,7 +95,7 @@ impl Store {
             Readers::start((0..readers).map(|_| Connection).collect(), queue_max).unwrap();
         let committer = Committer::new(file.clone());
         let writer = Writer::start(committer, queue_max, group_max).unwrap();
-        let threads = Threads::new(writer, readers, Nearby::new(Connection, Arc::new(ScheduleClock)));
+        let threads = Threads::new(writer, readers);
         Arc::new(Self { threads, file, moments: AtomicUsize::new(0), told: Plain::default() })
     }
 
@@ -410,56 +403,5 @@ fn readers_share_what_is_asked() {
         other.join().unwrap();
         Arc::into_inner(readers).unwrap().finish();
         assert_eq!(answered.load(Ordering::Relaxed), 4);
-    });
-}
-
-#[test]
-fn who_answers_alone_is_alone_and_the_store_is_open() {
-    let reached: Arc<[Reached; 3]> = Arc::default();
-    let noted = reached.clone();
-    orders::every("store: asked nearby", 3, false, move || {
-        let store = Store::open(1, 8, 2, Seen::default());
-        let inside = Arc::new(AtomicBool::new(false));
-        let asking = || {
-            let (store, inside, noted) = (store.clone(), inside.clone(), noted.clone());
-            thread::spawn(move || {
-                let answer = store.threads.read_here(|_| {
-                    assert!(!inside.swap(true, Ordering::SeqCst), "two ask at once");
-                    thread::yield_now();
-                    assert!(!store.file.seen().ended, "the store is closed");
-                    inside.store(false, Ordering::SeqCst);
-                    Ok(())
-                });
-                noted[0].note(matches!(answer, Some(Ok(()))));
-                noted[1].note(answer.is_none());
-                noted[2].note(matches!(answer, Some(Err(StorageError::Closed))));
-            })
-        };
-        let (one, other) = (asking(), asking());
-        store.close().unwrap();
-        one.join().unwrap();
-        other.join().unwrap();
-    });
-    assert!(reached.iter().all(Reached::at_all));
-}
-
-#[test]
-fn nobody_waits_for_a_slow_disk_twice() {
-    orders::every("store: a slow disk nearby", 2, false, || {
-        let nearby = Nearby::new(Connection, Arc::new(ScheduleClock));
-        let ask = |takes_ms| {
-            nearby.ask(|_| {
-                time::advance(Duration::from_millis(takes_ms));
-                Ok(())
-            })
-        };
-        assert!(ask(2).is_some() && ask(3).is_some());
-        assert!(ask(0).is_none(), "it rests");
-        time::advance(Duration::from_millis(999));
-        assert!(ask(0).is_none(), "it rests");
-        time::advance(Duration::from_millis(1));
-        assert!(ask(0).is_some() && ask(0).is_some());
-        let locked = nearby.ask::<()>(|_| Err(StorageError::Busy));
-        assert!(locked.is_none(), "the readers may wait for the lock");
     });
 }

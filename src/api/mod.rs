@@ -60,11 +60,13 @@ async fn answer(
     let Ok(id) = RequestId::random() else {
         return envelope::render_error(&CoreError::internal("no randomness"), None);
     };
-    let started = edge.core.clock.monotonic();
+    let core = edge.core.clone();
+    let _passing = core.in_flight.pass();
+    let started = core.clock.monotonic();
     let span = tracing::info_span!("request", request_id = %id, connection = connection.id);
     let head = request.method() == Method::HEAD;
     let timeout = edge.limits.request_timeout;
-    let (clock, meters) = (edge.core.clock.clone(), edge.meters.clone());
+    let meters = edge.meters.clone();
     let serve = serve(edge, connection, request, id.clone()).instrument(span);
     let (mut response, route) = match tokio::time::timeout(timeout, serve).await {
         Ok(done) => done,
@@ -75,7 +77,7 @@ async fn answer(
     if head {
         *response.body_mut() = Body::empty();
     }
-    let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+    let seconds = core.clock.monotonic().saturating_sub(started).as_secs_f64();
     meters.count(&route, response.status().as_u16(), seconds);
     response
 }

@@ -36,6 +36,7 @@ pub struct Underway {
 #[derive(Debug, Default)]
 pub struct InFlight {
     entered: AtomicU64,
+    left: AtomicU64,
     parts: [Mutex<HashMap<u64, Underway>>; PARTS],
 }
 
@@ -52,7 +53,7 @@ impl InFlight {
             remote: request.connection.remote,
         };
         lock(part).insert(number, underway);
-        Some(Entered { part, number })
+        Some(Entered { part, number, _left: Leaving(&self.left) })
     }
 
     /// How many requests this process has begun to serve.
@@ -60,9 +61,15 @@ impl InFlight {
         self.entered.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing is being served.
-    pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| lock(part).is_empty())
+    /// Counts what is not listed, such as the ceremonies of a sealed server, in [`InFlight::left`]
+    /// when this is dropped.
+    pub fn pass(&self) -> Leaving<'_> {
+        Leaving(&self.left)
+    }
+
+    /// How often somebody was done with a request, however it ended.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// What is being served now, oldest first.
@@ -85,6 +92,19 @@ fn lock(part: &Mutex<HashMap<u64, Underway>>) -> MutexGuard<'_, HashMap<u64, Und
 pub(in crate::core) struct Entered<'a> {
     part: &'a Mutex<HashMap<u64, Underway>>,
     number: u64,
+    /// Dropped last.
+    _left: Leaving<'a>,
+}
+
+/// Counts when it is dropped.
+#[derive(Debug)]
+#[must_use = "it counts when it is dropped"]
+pub struct Leaving<'a>(&'a AtomicU64);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Entered<'_> {
@@ -132,9 +152,12 @@ mod tests {
         assert_eq!(paths()[0], "kv/0");
         drop(entered.split_off(1));
         assert_eq!(paths(), ["kv/0"]);
-        assert!(!all.is_empty());
+        assert_eq!(all.left(), 39);
         drop(entered);
-        assert!(paths().is_empty() && all.is_empty());
+        assert!(paths().is_empty());
+        assert_eq!(all.left(), 40);
+        drop(all.pass());
+        assert_eq!(all.left(), 41);
         assert_eq!(all.entered(), 40);
     }
 }

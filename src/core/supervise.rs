@@ -25,22 +25,29 @@ pub async fn supervised<F: Future<Output = ()>>(task: &'static str, mut work: im
         if ended.catch_unwind().await.is_ok() {
             return;
         }
-        // Where it was has been told by then.
-        metrics::counter!("leasehold_task_panics_total", "task" => task).increment(1);
+        count_panic(task);
         tracing::error!(task, "a task in the background panicked, and is begun anew");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// What comes of `work`; [`CoreError::Internal`] if it panics.
+/// What comes of `work`; [`CoreError::Internal`] if it panics, which is counted under `what`.
 ///
 /// # Errors
 /// Those of `work`.
 pub async fn contained<T>(
+    what: &'static str,
     work: impl Future<Output = Result<T, CoreError>>,
 ) -> Result<T, CoreError> {
-    let ended = AssertUnwindSafe(work).catch_unwind().await;
-    ended.unwrap_or_else(|_| Err(CoreError::internal("it panicked")))
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        count_panic(what);
+        Err(CoreError::internal(format!("the {what} panicked")))
+    })
+}
+
+/// Counts a panic that did not end what it came from. Where it was has been told by then.
+pub fn count_panic(task: &'static str) {
+    metrics::counter!("leasehold_task_panics_total", "task" => task).increment(1);
 }
 
 #[cfg(test)]
@@ -67,9 +74,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
-        let fine = contained(async { Ok(7) }).await;
+        let fine = contained("tried", async { Ok(7) }).await;
         assert_eq!(fine.unwrap(), 7);
-        let broken = contained::<()>(async {
+        let broken = contained::<()>("tried", async {
             tokio::task::yield_now().await;
             assert!(std::hint::black_box(false), "it breaks");
             Ok(())

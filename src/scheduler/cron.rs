@@ -261,7 +261,7 @@ impl Runner {
         let (core, unsealed, jobs) = (self.core.clone(), self.unsealed.clone(), self.jobs.clone());
         self.running.spawn(async move {
             let run = claim_and_run(spec, &core, &unsealed, &jobs, now);
-            (spec.name, now, contained(run).await)
+            (spec.name, now, contained("job", run).await)
         });
     }
 

@@ -97,7 +97,7 @@ async fn at_each_mount(unsealed: &Unsealed, work: impl AsyncFn(&Mounted) -> Resu
     stream::iter(unsealed.mounts.all())
         .for_each_concurrent(TICKS_AT_ONCE, async |mounted| {
             // One mount that cannot bear it must not keep the others from theirs.
-            if let Err(error) = contained(work(&mounted)).await {
+            if let Err(error) = contained("mount", work(&mounted)).await {
                 let mount = &mounted.entry.path;
                 tracing::warn!(mount, %error, reason = error.reason(), "scheduled work failed");
                 metrics::counter!("leasehold_tick_failures_total", "mount" => mount.clone())

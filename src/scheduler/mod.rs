@@ -44,12 +44,15 @@ impl Scheduler {
     ) -> Self {
         let stop = CancellationToken::new();
         let (signal, signals) = cron::signals();
-        let following = follow_phases(core, clock, signals, stop.clone());
+        let stopped = stop.clone();
+        let follow =
+            move || follow_phases(core.clone(), clock.clone(), signals.clone(), stopped.clone());
+        let keep_going = move || cron::keep_going(clockwork.clone(), signal.clone());
         let running = tokio::spawn(async move {
             tokio::select! {
                 // Beside the watchdog, and not before it: starting may fail, or hang.
-                () = cron::keep_going(clockwork, signal) => {}
-                () = following => {}
+                () = supervised("clockwork", keep_going) => {}
+                () = supervised("phases", follow) => {}
             }
         });
         Self { stop, running }

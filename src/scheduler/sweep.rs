@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::context::{Core, Unsealed};
 use crate::core::error::CoreError;
+use crate::core::supervise::supervised;
 use crate::types::time::{Timestamp, Ttl};
 
 /// Longest time between two looks at what is due.
@@ -21,7 +22,7 @@ pub(super) async fn leases(core: Arc<Core>, unsealed: Arc<Unsealed>, stop: Cance
     let leases = unsealed.leases.clone();
     tokio::select! {
         () = leases.run_sweep(stop) => {}
-        () = resume_operations(&core, &unsealed) => {}
+        () = supervised("operations", || resume_operations(&core, &unsealed)) => {}
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::config::{Listener, Trust};
 use super::files::{self, FileError, Loaded};
-use super::tls::{ListenerTls, ServerIdentity};
+use super::tls::ListenerTls;
+use crate::core::supervise::count_panic;
 use crate::core::trust::{TrustBundle, TrustStore};
 
 /// What one look at the files led to.
@@ -39,8 +40,17 @@ struct Watched<C, T> {
 }
 
 impl<C, T> Watched<C, T> {
-    /// The new value when the content has changed and can be used.
-    fn take_change<L>(&mut self, name: &str, loaded: Loaded<L>) -> Option<L> {
+    /// The new value when the content has changed and can be used. Content that loading cannot bear is
+    /// like any other that cannot be used: the other files are still looked at.
+    fn take_change<L>(&mut self, name: &str, load: impl FnOnce(&C) -> Loaded<L>) -> Option<L> {
+        let Ok(loaded) = catch_unwind(AssertUnwindSafe(|| load(&self.config))) else {
+            count_panic("reload");
+            tracing::error!(%name, "not reloaded, it panicked: the old one stays in effect");
+            self.failing = true;
+            // Whatever comes next is something else.
+            self.digest = [0; 32];
+            return None;
+        };
         if loaded.digest == self.digest {
             return None;
         }
@@ -96,9 +106,8 @@ impl Reloader {
     pub fn look(&mut self) -> Reloaded {
         let mut seen = Reloaded::default();
         for listener in &mut self.identities {
-            let loaded: Loaded<ServerIdentity> = files::load_identity(&listener.config);
             let name = format!("listener {}", listener.config.name);
-            if let Some(identity) = listener.take_change(&name, loaded) {
+            if let Some(identity) = listener.take_change(&name, files::load_identity) {
                 listener.current.replace_identity(identity);
                 seen.changed += 1;
             }
@@ -106,9 +115,8 @@ impl Reloader {
         }
         let mut bundles_changed = 0;
         for bundle in &mut self.bundles {
-            let loaded = files::load_bundle(&bundle.config);
             let name = format!("trust {}", bundle.config.name);
-            if let Some(value) = bundle.take_change(&name, loaded) {
+            if let Some(value) = bundle.take_change(&name, files::load_bundle) {
                 bundle.current = value;
                 bundles_changed += 1;
             }
@@ -135,10 +143,7 @@ impl Reloader {
             let Some(mut mine) = reloader.take() else { return };
             // File systems may hang; the threads that serve requests must not.
             let looked = tokio::task::spawn_blocking(move || {
-                // A file that it cannot bear must not be the last one that is looked at.
-                if catch_unwind(AssertUnwindSafe(|| mine.look())).is_err() {
-                    tracing::error!("looking at the files panicked; once more at the next time");
-                }
+                mine.look();
                 mine
             });
             match looked.await {

@@ -54,6 +54,8 @@ use super::{BindError, Listeners};
 const CACHE_BYTES: u64 = 32 << 20;
 /// How long the answers under way may take when connections are closed because of a seal.
 const SEAL_GRACE: Duration = Duration::from_secs(2);
+/// How often it is tried to reach the stacks of all threads after a seal.
+const SCRUBS_MAX: usize = 20;
 /// How long requests that nobody waits for may go on when the server stops, after its connections
 /// are closed.
 const OUTLIVING_GRACE: Duration = Duration::from_secs(2);
@@ -112,7 +114,11 @@ impl Server {
         let own = core.clone();
         tasks.spawn(supervised("keys", move || tend_keys(own.clone())));
         let (own, connections) = (core.clone(), listeners.connections());
-        let close = move || close_on_seal(own.clone(), connections.clone());
+        let mut again = false;
+        let close = move || {
+            let again = std::mem::replace(&mut again, true);
+            close_on_seal(own.clone(), connections.clone(), again)
+        };
         tasks.spawn(supervised("seal", close));
         let own = core.clone();
         tasks.spawn(supervised("stacks", move || tend_stacks(own.clone())));
@@ -414,18 +420,27 @@ async fn reopen_audit(core: Arc<Core>, mut hangup: watch::Receiver<u64>) {
 }
 
 /// Closes every connection when the server is sealed: their buffers hold what passed through them.
-async fn close_on_seal(core: Arc<Core>, connections: Arc<super::accept::Connections>) {
+/// If this is begun `again`, it may have been sealed in between.
+async fn close_on_seal(core: Arc<Core>, connections: Arc<super::accept::Connections>, again: bool) {
     let mut changes = core.phase_changes();
-    let mut was_open = matches!(&*core.phase(), Phase::Unsealed(_));
-    while changes.changed().await.is_ok() {
-        let open = matches!(&*core.phase(), Phase::Unsealed(_));
+    let is_open = || matches!(&*core.phase(), Phase::Unsealed(_));
+    let mut was_open = again || is_open();
+    loop {
+        let open = is_open();
         if was_open && !open {
             connections.close_all(SEAL_GRACE);
             // The last answers are out by then; what they left on the stacks goes too.
             tokio::time::sleep(SEAL_GRACE + SEAL_GRACE / 2).await;
-            scrub_runtime_stacks().await;
+            for _ in 0..SCRUBS_MAX {
+                if scrub_runtime_stacks().await {
+                    break;
+                }
+            }
         }
         // It may have been opened and sealed again while this waited.
         was_open = open || changes.has_changed().unwrap_or(false);
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }

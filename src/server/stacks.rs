@@ -24,16 +24,16 @@ pub async fn tend_stacks(core: Arc<Core>) {
     let (mut seen, mut clean) = (0, 0);
     loop {
         ticks.tick().await;
-        let begun = core.in_flight.entered();
-        let quiet = begun.wrapping_sub(seen) <= QUIET;
-        seen = begun;
-        // A request that was underway at the last time may have ended since: once more after the last.
-        if quiet && clean != begun {
-            let busy = !core.in_flight.is_empty();
-            scrub_runtime_stacks().await;
-            if !busy && core.in_flight.entered() == begun {
-                clean = begun;
-            }
+        let left = core.in_flight.left();
+        let since = left.wrapping_sub(seen);
+        seen = left;
+        if clean == left || since > QUIET {
+            continue;
+        }
+        let reached = scrub_runtime_stacks().await;
+        // Of what has just ended, the answer may still have been on its way out: once more.
+        if reached && since == 0 {
+            clean = left;
         }
     }
 }

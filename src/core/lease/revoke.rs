@@ -102,7 +102,7 @@ impl Leases {
         })?;
         let context = mounted.context();
         // One lease that an engine cannot bear must not stop the revocation of all others.
-        let revocation = contained(mounted.engine()?.revoke(&context, lease.facts()));
+        let revocation = contained("engine", mounted.engine()?.revoke(&context, lease.facts()));
         let result = self.ask_target(lease, revocation).await;
         if !result.as_ref().is_err_and(CoreError::is_ours) {
             // Only a target that cannot be reached is down; one that refuses is up.

@@ -16,8 +16,9 @@ use super::slot::SlotError;
 const STACK_BYTES: usize = 512 * 1024;
 /// More than any work with keys takes of the stack.
 const KEY_WORK_BYTES: usize = 256 * 1024;
-/// More than serving a request takes of the stack; the runtime's threads have twice that.
-const REQUEST_BYTES: usize = 1024 * 1024;
+/// More than serving a request takes of the stack, where frames are optimised and where they are not. The
+/// runtime's threads have two MiB.
+const REQUEST_BYTES: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024 };
 /// How long each of the runtime's threads waits for the others, in steps.
 const GATHER_STEP: Duration = Duration::from_micros(200);
 const GATHER_STEPS: usize = 250;
@@ -57,8 +58,9 @@ fn run<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Overwrites what requests have left on the stacks of the runtime's threads: tokens, above all.
-/// Holds up each of them for a moment, so that one cannot do the work of another.
-pub async fn scrub_runtime_stacks() {
+/// Holds up each of them for a moment, so that one cannot do the work of another. Says whether all
+/// were reached: one that was busy with something else may have been left out.
+pub async fn scrub_runtime_stacks() -> bool {
     let threads = Handle::current().metrics().num_workers();
     let arrived = Arc::new(AtomicUsize::new(0));
     let mut scrubbing = JoinSet::new();
@@ -69,13 +71,19 @@ pub async fn scrub_runtime_stacks() {
             arrived.fetch_add(1, Ordering::AcqRel);
             for _ in 0..GATHER_STEPS {
                 if arrived.load(Ordering::Acquire) >= threads {
-                    return;
+                    return true;
                 }
                 std::thread::sleep(GATHER_STEP);
             }
+            // Another thread may come and do this one's work and its own in turn.
+            false
         });
     }
-    while scrubbing.join_next().await.is_some() {}
+    let mut all = true;
+    while let Some(met) = scrubbing.join_next().await {
+        all &= met.unwrap_or(false);
+    }
+    all
 }
 
 #[inline(never)]

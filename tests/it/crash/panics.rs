@@ -7,8 +7,20 @@ use super::clerk::{BRIEF, Clerk, Desk};
 use crate::support::broker::Setup;
 use crate::support::wire::soon;
 
-const TASKS: [&str; 11] = [
-    "audit", "changes", "clock", "cron", "gauges", "keys", "leases", "metrics", "seal", "stacks",
+const TASKS: [&str; 14] = [
+    "audit",
+    "changes",
+    "clock",
+    "clockwork",
+    "cron",
+    "gauges",
+    "keys",
+    "leases",
+    "metrics",
+    "operations",
+    "phases",
+    "seal",
+    "stacks",
     "tokens",
 ];
 const COUNT: &str = "leasehold_task_panics_total{task=\"";

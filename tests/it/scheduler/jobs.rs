@@ -45,9 +45,10 @@ impl Clockwork for ByHand {
     }
 }
 
-/// A clockwork that refuses to start, or does not come back from starting.
+/// A clockwork that refuses to start, does not come back from starting, or breaks over it.
 enum Broken {
     Hanging,
+    Panicking,
     Refusing,
 }
 
@@ -60,6 +61,7 @@ impl Clockwork for Broken {
     ) -> Result<Box<dyn Send>, ClockworkError> {
         match self {
             Self::Hanging => std::future::pending().await,
+            Self::Panicking => panic!("a clockwork that breaks"),
             Self::Refusing => Err(JobSchedulerError::StartScheduler.into()),
         }
     }
@@ -154,7 +156,7 @@ async fn what_the_library_forgets_the_watchdog_runs_once_and_counts() {
 
 #[tokio::test]
 async fn without_any_clockwork_the_watchdog_does_all_of_it() {
-    for broken in [Broken::Refusing, Broken::Hanging] {
+    for broken in [Broken::Refusing, Broken::Hanging, Broken::Panicking] {
         let counted = Counted::from_here();
         let (_directory, storage) = sqlite();
         let node = Node::first_with(storage, &Targets::new(), Arc::new(broken)).await;

@@ -207,6 +207,19 @@ async fn a_sealed_process_knows_nothing_any_more() {
     assert_eq!(status.ok()["sealed"], json!(true), "the server is alive");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_ceremony_gave_out_is_gone_when_it_is_over() {
+    let broker = Broker::ready(Setup { shares: (3, 2), ..Setup::default() }).await;
+    let opened = Opened::of(&broker).await;
+    let mut secrets = Needles::new();
+    for share in &opened.shares {
+        secrets.add("share", &share.expose()[..32]);
+    }
+    secrets.add("unseal key", opened.unseal_key.expose());
+    secrets.add("first root token", broker.root_token().as_bytes());
+    assert_gone(&broker, &secrets, "given out, and still in memory").await;
+}
+
 /// Waits until none of `secrets` is in the memory of the process.
 async fn assert_gone(broker: &Broker, secrets: &Needles, what: &str) {
     let mut waited = Duration::ZERO;

@@ -146,7 +146,7 @@ impl Sweep {
                 lane.running += 1;
                 let leases = self.leases.clone();
                 self.kills.spawn(async move {
-                    let result = contained(leases.kill(&entry.value)).await;
+                    let result = contained("revocation", leases.kill(&entry.value)).await;
                     Killed { entry, result }
                 });
             }

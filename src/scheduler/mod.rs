@@ -128,23 +128,30 @@ fn start_tasks(
     clock: &Arc<GuardedClock>,
     signals: &cron::Signals,
 ) {
-    let parts = || (core.clone(), unsealed.clone());
-    let (own, stop) = (parts(), tasks.stop.clone());
-    let leases = move || sweep::leases(own.0.clone(), own.1.clone(), stop.clone());
+    let stop = tasks.stop.clone();
+    let leases =
+        begin(core, unsealed, move |core, unsealed| sweep::leases(core, unsealed, stop.clone()));
     tasks.set.spawn(supervised("leases", leases));
-    let (own, signals, stop) = (parts(), signals.clone(), tasks.stop.clone());
-    let cron = move || cron::run(own.0.clone(), own.1.clone(), signals.clone(), stop.clone());
+    let (signals, stop) = (signals.clone(), tasks.stop.clone());
+    let cron = begin(core, unsealed, move |core, unsealed| {
+        cron::run(core, unsealed, signals.clone(), stop.clone())
+    });
     tasks.set.spawn(supervised("cron", cron));
-    let (own, clock) = (parts(), clock.clone());
-    let watch = move || clock::watch(own.0.clone(), own.1.clone(), clock.clone());
+    let clock = clock.clone();
+    let watch =
+        begin(core, unsealed, move |core, unsealed| clock::watch(core, unsealed, clock.clone()));
     tasks.until_stopped(supervised("clock", watch));
-    let own = parts();
-    let tokens = move || sweep::tokens(own.0.clone(), own.1.clone());
-    tasks.until_stopped(supervised("tokens", tokens));
-    let own = parts();
-    let gauges = move || gauges::keep(own.0.clone(), own.1.clone());
-    tasks.until_stopped(supervised("gauges", gauges));
-    let own = parts();
-    let changes = move || changes::follow(own.0.clone(), own.1.clone());
-    tasks.until_stopped(supervised("changes", changes));
+    tasks.until_stopped(supervised("tokens", begin(core, unsealed, sweep::tokens)));
+    tasks.until_stopped(supervised("gauges", begin(core, unsealed, gauges::keep)));
+    tasks.until_stopped(supervised("changes", begin(core, unsealed, changes::follow)));
+}
+
+/// What begins `task`, as often as it has to be begun.
+fn begin<F, T: Fn(Arc<Core>, Arc<Unsealed>) -> F>(
+    core: &Arc<Core>,
+    unsealed: &Arc<Unsealed>,
+    task: T,
+) -> impl FnMut() -> F + use<F, T> {
+    let (core, unsealed) = (core.clone(), unsealed.clone());
+    move || task(core.clone(), unsealed.clone())
 }

@@ -135,6 +135,36 @@ async fn a_crowd_before_a_hanging_target_does_not_bar_the_way() {
     assert_eq!(world.leaked().await.len(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_rate_is_shared_by_all_targets() {
+    const TARGETS: [&str; 4] = ["a", "b", "c", "d"];
+    const EACH: usize = 10;
+    // One in each slice of time, fewer than there are targets.
+    let world = World::with(|setup| setup.leases.rate_per_sec = 20).await;
+    for (target, n) in TARGETS.iter().flat_map(|target| (0..EACH).map(move |n| (target, n))) {
+        world.issue(target, &format!("{target}{n}")).await;
+    }
+    let running = Running::start(&world);
+    world.advance(3601);
+    let slice = || world.test.clock.advance(Duration::from_millis(50));
+    until("some end", async || {
+        slice();
+        world.targets.revoked().len() >= 3 * TARGETS.len()
+    })
+    .await;
+    let ended: Vec<_> = world.targets.revoked().into_keys().collect();
+    for target in TARGETS {
+        let of_it = ended.iter().filter(|name| name.starts_with(target)).count();
+        assert!(of_it >= 2, "{target} goes short: {ended:?}");
+    }
+    until("all end", async || {
+        slice();
+        world.targets.live().is_empty()
+    })
+    .await;
+    running.end().await;
+}
+
 #[tokio::test]
 async fn concurrency_on_one_target_is_limited() {
     let world = World::with(|setup| setup.leases.per_target = 3).await;

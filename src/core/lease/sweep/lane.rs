@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-
-use crate::types::time::Timestamp;
+use crate::types::time::{Clock, Timestamp};
 
 use super::super::super::error::CoreError;
 use super::super::super::supervise::contained;
@@ -40,6 +38,8 @@ pub(super) struct Lane {
     moved: Duration,
     /// Leases that were put back since the lane last stood still.
     put_back: i64,
+    /// Whether it is among [`Sweep::turns`].
+    has_turn: bool,
 }
 
 impl Lane {
@@ -60,35 +60,32 @@ impl Lane {
 pub(super) struct Pace {
     per_slice: u32,
     left: u32,
-    slice: Option<BoxFuture<'static, ()>>,
+    /// When the slice is over, on the monotonic clock; `None` before its first one.
+    over_at: Option<Duration>,
 }
 
 impl Pace {
     pub(super) fn new(per_sec: u32) -> Self {
         let per_slice = per_sec.div_ceil(SLICES_PER_SEC).max(1);
-        Self { per_slice, left: per_slice, slice: None }
+        Self { per_slice, left: per_slice, over_at: None }
     }
 
     fn is_spent(&self) -> bool {
         self.left == 0
     }
 
-    fn take(&mut self) {
+    fn take(&mut self, now: Duration) {
         self.left = self.left.saturating_sub(1);
-        if self.slice.is_none() {
-            // The machine's own time: a rate protects machines, and has no part in what is due when.
-            let slice = tokio::time::sleep(Duration::from_secs(1) / SLICES_PER_SEC);
-            self.slice = Some(Box::pin(slice));
-        }
+        self.over_at.get_or_insert(now.saturating_add(Duration::from_secs(1) / SLICES_PER_SEC));
     }
 
     /// Completes at the end of the slice; never while none has begun.
-    pub(super) async fn wait(&mut self) {
-        match &mut self.slice {
-            Some(slice) => slice.await,
+    pub(super) async fn wait(&mut self, clock: &dyn Clock) {
+        match self.over_at {
+            Some(over_at) => clock.sleep(over_at.saturating_sub(clock.monotonic())).await,
             None => std::future::pending().await,
         }
-        self.slice = None;
+        self.over_at = None;
         self.left = self.per_slice;
     }
 }
@@ -96,7 +93,8 @@ impl Pace {
 impl Sweep {
     /// Puts a claimed lease in its lane, unless that stands still and is full enough.
     pub(super) fn enqueue(&mut self, entry: Entry<Lease>, monotonic: Duration) {
-        let lane = self.lanes.entry(entry.value.target.clone()).or_default();
+        let target = entry.value.target.clone();
+        let lane = self.lanes.entry(target.clone()).or_default();
         if lane.is_still(monotonic) && lane.queue.len() >= QUEUE_MIN {
             let at = lane.later(self.leases.clock.now());
             self.settled.push(Settled { entry, fate: Fate::Postponed(at) });
@@ -107,51 +105,58 @@ impl Sweep {
         }
         lane.queue.push_back((entry, monotonic));
         self.queued += 1;
+        if !std::mem::replace(&mut lane.has_turn, true) {
+            self.turns.push_back(target);
+        }
     }
 
-    /// Starts what the limits of targets, their breakers, the hold and the rate allow: one of each
-    /// lane in turn, so that none goes short.
+    /// Starts what the limits of targets, their breakers, the hold and the rate allow: one of each lane in
+    /// turn, so that none goes short. Where the rate ends it, the next slice goes on.
     pub(super) fn start_kills(&mut self) {
         let held = self.leases.hold().is_some();
+        let mut passed_over = 0;
+        while passed_over < self.turns.len() && (held || !self.pace.is_spent()) {
+            let Some(target) = self.turns.pop_front() else { break };
+            passed_over = if self.start_kill(&target, held) { 0 } else { passed_over + 1 };
+            let Some(lane) = self.lanes.get_mut(&target) else { continue };
+            lane.has_turn = !lane.queue.is_empty();
+            if lane.has_turn {
+                self.turns.push_back(target);
+            }
+        }
+        self.lanes.retain(|_, lane| lane.running > 0 || lane.has_turn);
+    }
+
+    /// Takes the first one out of the lane of `target`, if it may go on.
+    fn start_kill(&mut self, target: &str, held: bool) -> bool {
+        let Some(lane) = self.lanes.get_mut(target) else { return false };
+        if lane.queue.is_empty() || lane.running >= self.leases.settings.per_target.max(1) {
+            return false;
+        }
         let now = self.leases.clock.now();
-        let monotonic = self.leases.clock.monotonic();
-        let mut started = true;
-        while started && self.queued > 0 && (held || !self.pace.is_spent()) {
-            started = false;
-            for (target, lane) in &mut self.lanes {
-                if lane.queue.is_empty() || lane.running >= self.leases.settings.per_target.max(1) {
-                    continue;
-                }
-                if self.pace.is_spent() && !held {
-                    break;
-                }
-                let admission = self.leases.breakers.admit(target, now);
-                if admission == Admission::Wait && !held {
-                    continue;
-                }
-                let Some((entry, _)) = lane.queue.pop_front() else { continue };
-                let fate = match admission {
-                    _ if held => Some(Fate::Back(now)),
-                    Admission::Closed { until } => Some(not_tried(&entry.value, until)),
-                    Admission::Go | Admission::Wait => None,
-                };
-                started = true;
-                self.queued -= 1;
-                lane.moved = monotonic;
-                if let Some(fate) = fate {
-                    self.settled.push(Settled { entry, fate });
-                    continue;
-                }
-                self.pace.take();
+        let admission = self.leases.breakers.admit(target, now);
+        if admission == Admission::Wait && !held {
+            return false;
+        }
+        let Some((entry, _)) = lane.queue.pop_front() else { return false };
+        self.queued -= 1;
+        lane.moved = self.leases.clock.monotonic();
+        let fate = match admission {
+            _ if held => Fate::Back(now),
+            Admission::Closed { until } => not_tried(&entry.value, until),
+            Admission::Go | Admission::Wait => {
+                self.pace.take(lane.moved);
                 lane.running += 1;
                 let leases = self.leases.clone();
                 self.kills.spawn(async move {
                     let result = contained("revocation", leases.kill(&entry.value)).await;
                     Killed { entry, result }
                 });
+                return true;
             }
-        }
-        self.lanes.retain(|_, lane| lane.running > 0 || !lane.queue.is_empty());
+        };
+        self.settled.push(Settled { entry, fate });
+        true
     }
 
     /// Puts back what has waited too long, and what stands in the way of others.

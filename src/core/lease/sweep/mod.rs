@@ -10,7 +10,7 @@ mod doom;
 mod lane;
 mod settle;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -208,7 +208,9 @@ struct Killed {
 /// One sweep: what is in hand, and what is under way.
 struct Sweep {
     leases: Arc<Leases>,
-    lanes: HashMap<String, Lane>,
+    lanes: BTreeMap<String, Lane>,
+    /// The targets with something in their lanes, in the order of their turns.
+    turns: VecDeque<String>,
     /// Entries that wait in lanes.
     queued: usize,
     kills: JoinSet<Killed>,
@@ -234,7 +236,8 @@ impl Sweep {
         Self {
             pace: Pace::new(leases.settings.rate_per_sec),
             leases,
-            lanes: HashMap::new(),
+            lanes: BTreeMap::new(),
+            turns: VecDeque::new(),
             queued: 0,
             kills: JoinSet::new(),
             settled: Vec::new(),
@@ -281,15 +284,17 @@ impl Sweep {
     }
 
     async fn next_event(&mut self) -> Event {
+        // What comes seldom first: nothing of it waits while one revocation after the other ends.
         tokio::select! {
+            biased;
             Some(outcome) = OptionFuture::from(self.committing.as_mut()) => {
                 Event::Committed(outcome)
             }
-            Some(Ok(killed)) = self.kills.join_next() => Event::Killed(Box::new(killed)),
             Some(claimed) = OptionFuture::from(self.claiming.as_mut()) => Event::Claimed(claimed),
-            () = self.pace.wait(), if self.queued > 0 => Event::Paced,
+            () = self.pace.wait(self.leases.clock.as_ref()), if self.queued > 0 => Event::Paced,
             Some(()) = OptionFuture::from(self.look.as_mut()) => Event::Look,
             Some(()) = OptionFuture::from(self.look_over.as_mut()) => Event::LookOver,
+            Some(Ok(killed)) = self.kills.join_next() => Event::Killed(Box::new(killed)),
             else => Event::Look,
         }
     }

@@ -154,7 +154,61 @@ pub struct RandomError;
 /// # Errors
 /// When the operating system has no randomness to give.
 pub fn fill_random(out: &mut [u8]) -> Result<(), RandomError> {
+    #[cfg(feature = "failpoints")]
+    if seeded::fill(out) {
+        return Ok(());
+    }
     getrandom::fill(out).map_err(|_| RandomError)
+}
+
+/// What a test has decided in place of the operating system, so that a schedule can be played again. No
+/// build without the feature `failpoints` has it.
+#[cfg(feature = "failpoints")]
+pub mod seeded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Until it is dropped, its thread gets what a seed decides.
+    #[derive(Debug)]
+    #[must_use]
+    pub struct Seeded {
+        before: u64,
+    }
+
+    /// From now on this thread gets what `seed` decides.
+    pub fn begin(seed: u64) -> Seeded {
+        // Zero is what an xorshift never leaves; here it stands for the operating system.
+        Seeded { before: STATE.replace(seed | 1) }
+    }
+
+    impl Drop for Seeded {
+        fn drop(&mut self) {
+            STATE.set(self.before);
+        }
+    }
+
+    /// Fills `out`, if it is decided here.
+    pub(super) fn fill(out: &mut [u8]) -> bool {
+        let mut state = STATE.get();
+        if state == 0 {
+            return false;
+        }
+        for chunk in out.chunks_mut(8) {
+            // Marsaglia's xorshift64*: what is drawn has to look random, and need not be secret.
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            let drawn = state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes();
+            for (byte, drawn) in chunk.iter_mut().zip(drawn) {
+                *byte = drawn;
+            }
+        }
+        STATE.set(state);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +228,24 @@ mod tests {
         assert!(secret.ct_eq(b"abc"));
         assert!(!secret.ct_eq(b"abd"));
         assert!(!secret.ct_eq(b"abcd"));
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[test]
+    fn a_seed_decides_for_its_thread_and_its_time() {
+        let drawn = || SecretArray::<20>::random().unwrap().expose().to_owned();
+        let one_and_two = |seed| {
+            let _seeded = seeded::begin(seed);
+            (drawn(), drawn())
+        };
+        let (one, two) = one_and_two(7);
+        assert_ne!(one, two);
+        assert_eq!(one_and_two(7), (one, two));
+        assert_ne!(one_and_two(8).0, one);
+        assert_ne!(drawn(), drawn());
+        let _seeded = seeded::begin(7);
+        assert!(std::thread::spawn(move || drawn() != one).join().unwrap());
+        assert_eq!(drawn(), one);
     }
 
     #[test]

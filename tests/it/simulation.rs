@@ -5,21 +5,21 @@
 //! against the store and the targets. A schedule that breaks a promise is made shorter until nothing
 //! of it can be left out.
 //!
-//! `LEASEHOLD_SIMULATIONS` sets how many schedules there are, `LEASEHOLD_SIMULATION_SEED` repeats them. What
-//! a seed decides are the steps and who goes next. The names of leases are random all the same, and so is
-//! the order in which a sweep, or the end of everything, comes to them.
+//! `LEASEHOLD_SIMULATIONS` sets how many schedules there are, `LEASEHOLD_SIMULATION_SEED` repeats them. A seed
+//! decides the steps, who goes next, and all that is drawn at random: a schedule plays the same each time.
 
 mod book;
 mod check;
 mod process;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::storage::Storage;
 use leasehold::storage::fault::{FaultyStorage, Moment, Reach};
 use leasehold::storage::sqlite::{SqliteOptions, SqliteStorage};
-use leasehold::types::secret::fill_random;
+use leasehold::types::secret::{fill_random, seeded};
 use leasehold::types::time::{ManualClock, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -34,9 +34,8 @@ use process::{End, Process};
 
 /// Schedules in one run of the tests.
 const SCHEDULES: u32 = 300;
-/// Schedules whose traces are compared, and how many may differ.
-const TRACED: usize = 20;
-const TRACED_APART_MAX: usize = 2;
+/// Of so many schedules, one is played again.
+const ONE_PLAYED_AGAIN_IN: u32 = 10;
 /// Steps of the longest schedule.
 const STEPS_MAX: usize = 40;
 /// Targets that there are.
@@ -187,7 +186,9 @@ impl World {
 /// Plays a schedule to its end, however many processes it takes. Gives what passed the gate.
 fn play(seed: u64, steps: &[Step]) -> Vec<String> {
     // The first bits of a small seed are all zero.
-    let world = World::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let _random = seeded::begin(seed);
+    let world = World::new(seed);
     let mut left = steps;
     let mut share = None;
     for life in 1.. {
@@ -232,12 +233,17 @@ fn schedules() -> impl Strategy<Value = (u64, Vec<Step>)> {
     (any::<u64>(), prop::collection::vec(step(), 1..STEPS_MAX))
 }
 
-#[test]
-fn no_schedule_breaks_a_promise() {
+/// How many schedules, and what draws them.
+fn wanted() -> (u32, u64) {
     let mut drawn = [0; 8];
     fill_random(&mut drawn).unwrap();
-    let seed = number("LEASEHOLD_SIMULATION_SEED").unwrap_or(u64::from_be_bytes(drawn));
     let cases = number("LEASEHOLD_SIMULATIONS").map_or(SCHEDULES, |n| n.try_into().unwrap());
+    (cases, number("LEASEHOLD_SIMULATION_SEED").unwrap_or(u64::from_be_bytes(drawn)))
+}
+
+#[test]
+fn no_schedule_breaks_a_promise() {
+    let (cases, seed) = wanted();
     let outcome = runner(seed, cases).run(&schedules(), |(seed, steps)| {
         play(seed, &steps);
         Ok(())
@@ -247,25 +253,27 @@ fn no_schedule_breaks_a_promise() {
     });
 }
 
-/// What a failing seed is worth: it plays the same again, as long as nothing comes to leases in the order
-/// of their names, which are random. On a busy machine one of the twenty was seen to differ.
+/// What a failing seed is worth, and what makes it sound to leave steps out of its schedule.
 #[test]
-fn one_seed_gives_one_trace() {
-    let traces = |seed| {
-        let mut runner = runner(seed, 1);
-        let play_next = |_| {
-            let (seed, mut steps) = schedules().new_tree(&mut runner).unwrap().current();
-            steps.retain(|step| !matches!(step, Step::Sweep | Step::RevokeAll));
-            (format!("{steps:?}"), play(seed, &steps))
-        };
-        (0..TRACED).map(play_next).collect::<Vec<_>>()
-    };
-    let (first, other) = (traces(1), traces(2));
-    assert!(first.iter().map(|(_, trace)| trace.len()).sum::<usize>() > 10 * TRACED, "{first:#?}");
-    let alike = |one: &[_], other: &[_]| one.iter().zip(other).filter(|(a, b)| a == b).count();
-    let again = alike(&first, &traces(1));
-    assert!(again + TRACED_APART_MAX >= TRACED, "{again} of {TRACED} played the same again");
-    assert_eq!(alike(&first, &other), 0);
+fn a_seed_plays_the_same_each_time() {
+    let (cases, seed) = wanted();
+    let mut runner = runner(seed, 1);
+    let (mut passed, mut traces) = (0, BTreeSet::new());
+    let played = cases.div_ceil(ONE_PLAYED_AGAIN_IN) as usize;
+    for _ in 0..played {
+        let (order, steps) = schedules().new_tree(&mut runner).unwrap().current();
+        let (trace, again) = (play(order, &steps), play(order, &steps));
+        let apart = trace.iter().zip(&again).position(|(one, other)| one != other);
+        assert!(
+            trace == again,
+            "LEASEHOLD_SIMULATION_SEED={seed}: {order} {steps:?}\nfrom {apart:?} on:\n{trace:?}\n{again:?}"
+        );
+        passed += trace.len();
+        traces.insert(trace);
+    }
+    assert!(passed > 10 * played, "{passed} of {played}");
+    // The shortest schedules do nothing, or the same.
+    assert!(traces.len() > played / 2, "{} of {played} differ", traces.len());
 }
 
 /// The check itself: it finds a credential that no lease names, and one that was lost.

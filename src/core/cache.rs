@@ -18,20 +18,24 @@ const ENTRY_BYTES_TYPICAL: u64 = 1024;
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<RowKey, Record> for ByBytes {
-    fn weight(&self, _: &RowKey, record: &Record) -> u64 {
-        ENTRY_OVERHEAD_BYTES + record.name.len() as u64 + record.body.len() as u64
+impl Weighter<RowKey, Cached> for ByBytes {
+    fn weight(&self, _: &RowKey, cached: &Cached) -> u64 {
+        let text = |record: &Record| record.name.len() as u64 + record.body.len() as u64;
+        ENTRY_OVERHEAD_BYTES + cached.as_ref().map_or(0, text)
     }
 }
 
-/// Decrypted records by row.
+/// What is known of a row: its record, or `None` when there is none.
+type Cached = Option<Record>;
+
+/// Decrypted records by row, and rows that there are none of.
 ///
 /// A reader that missed notes the row's [`epoch`](Self::epoch) before it asks the store, and what it
 /// loaded is kept only when no writer came by meanwhile: an answer older than an acknowledged write is
 /// never cached. A writer does the same, and what it wrote takes the place of what was there, unless
 /// anything came or went meanwhile: a reader may have brought what another writer has committed since.
 pub(super) struct RecordCache {
-    entries: Cache<RowKey, Record, ByBytes>,
+    entries: Cache<RowKey, Cached, ByBytes>,
     epochs: Vec<Mutex<u64>>,
 }
 
@@ -44,7 +48,7 @@ impl RecordCache {
         }
     }
 
-    pub(super) fn get(&self, key: &RowKey) -> Option<Record> {
+    pub(super) fn get(&self, key: &RowKey) -> Option<Cached> {
         self.entries.get(key)
     }
 
@@ -53,13 +57,13 @@ impl RecordCache {
         self.shard(key).map_or(0, |epoch| *epoch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps `record` unless something in its shard was written or kept since `noted`.
-    pub(super) fn insert_if(&self, key: RowKey, record: Record, noted: u64) {
+    /// Keeps what the store said of a row unless something in its shard was written or kept since `noted`.
+    pub(super) fn insert_if(&self, key: RowKey, found: Cached, noted: u64) {
         let Some(shard) = self.shard(&key) else { return };
         let mut epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if *epoch == noted {
             *epoch = epoch.wrapping_add(1);
-            self.entries.insert(key, record);
+            self.entries.insert(key, found);
         }
     }
 
@@ -68,7 +72,7 @@ impl RecordCache {
     pub(super) fn replace_if(&self, key: RowKey, record: Record, noted: u64) {
         let Some(shard) = self.shard(&key) else { return };
         let mut epoch = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if *epoch != noted || self.entries.replace(key, record, true).is_err() {
+        if *epoch != noted || self.entries.replace(key, Some(record), true).is_err() {
             self.entries.remove(&key);
         }
         *epoch = epoch.wrapping_add(1);
@@ -122,13 +126,13 @@ mod tests {
     /// A cache with the first revision of a row, and what two writers and a reader note of it.
     fn with_first() -> (RecordCache, u64) {
         let cache = RecordCache::new(1 << 20);
-        cache.insert_if(ROW, record(1), cache.epoch(&ROW));
+        cache.insert_if(ROW, Some(record(1)), cache.epoch(&ROW));
         let noted = cache.epoch(&ROW);
         (cache, noted)
     }
 
     fn revision(cache: &RecordCache) -> Option<u64> {
-        cache.get(&ROW).map(|record| record.rev)
+        cache.get(&ROW).flatten().map(|record| record.rev)
     }
 
     #[test]
@@ -137,7 +141,7 @@ mod tests {
         cache.replace_if(ROW, record(2), noted);
         assert_eq!(revision(&cache), Some(2));
         // A reader that asked before the write was done brings what it said before.
-        cache.insert_if(ROW, record(1), noted);
+        cache.insert_if(ROW, Some(record(1)), noted);
         assert_eq!(revision(&cache), Some(2));
     }
 
@@ -159,7 +163,7 @@ mod tests {
         // Another node's write, of which this one hears while it writes.
         let (cache, noted) = with_first();
         cache.remove(ROW);
-        cache.insert_if(ROW, record(3), cache.epoch(&ROW));
+        cache.insert_if(ROW, Some(record(3)), cache.epoch(&ROW));
         cache.replace_if(ROW, record(2), noted);
         assert_eq!(revision(&cache), None);
     }
@@ -168,10 +172,25 @@ mod tests {
     fn what_a_reader_brought_of_a_later_write_is_not_put_back() {
         let (cache, noted) = with_first();
         // Both writers have committed and know nothing of it yet.
-        cache.insert_if(ROW, record(3), noted);
+        cache.insert_if(ROW, Some(record(3)), noted);
         assert_eq!(revision(&cache), Some(3));
         cache.replace_if(ROW, record(2), noted);
         assert_eq!(revision(&cache), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_known_until_it_is_written() {
+        let cache = RecordCache::new(1 << 20);
+        let known_absent = || cache.get(&ROW).is_some_and(|cached| cached.is_none());
+        let noted = cache.epoch(&ROW);
+        cache.insert_if(ROW, None, noted);
+        assert!(known_absent());
+        // Here by a commit, or on another node.
+        cache.remove(ROW);
+        assert!(cache.get(&ROW).is_none());
+        // Who asked before that knows nothing.
+        cache.insert_if(ROW, None, noted);
+        assert!(!known_absent());
     }
 
     #[test]
@@ -179,7 +198,7 @@ mod tests {
         let (cache, noted) = with_first();
         cache.clear();
         cache.replace_if(ROW, record(2), noted);
-        cache.insert_if(ROW, record(1), noted);
+        cache.insert_if(ROW, Some(record(1)), noted);
         assert_eq!(revision(&cache), None);
     }
 }

@@ -26,6 +26,12 @@ use crate::types::time::Timestamp;
 use super::cache::RecordCache;
 use super::error::CoreError;
 
+/// The kind of which it is remembered what is not there: every caller that is built asks for the policies
+/// that it is given, the default one among them, which stands for itself until somebody writes it. What
+/// names there are is up to roles and tokens. Not where strangers choose the names: they could push out
+/// what is of use.
+const KNOWN_ABSENT: Kind = kinds::POLICY;
+
 /// The kinds of records. Numbers are permanent: they are in every row and in every seal.
 pub mod kinds {
     use crate::storage::Kind;
@@ -320,9 +326,9 @@ impl Records {
     /// When the store fails, or the row does not open.
     pub async fn get(&self, at: &FullName) -> Result<Option<Record>, CoreError> {
         let key = self.key(at);
-        if let Some(record) = self.cache.get(&key) {
+        if let Some(known) = self.cache.get(&key) {
             metrics::counter!("leasehold_cache_hits_total").increment(1);
-            return Ok(Some(record));
+            return Ok(known);
         }
         metrics::counter!("leasehold_cache_misses_total").increment(1);
         self.load(key).await
@@ -338,9 +344,11 @@ impl Records {
 
     async fn load(&self, key: RowKey) -> Result<Option<Record>, CoreError> {
         let epoch = self.cache.epoch(&key);
-        let Some(row) = self.storage.get(key).await? else { return Ok(None) };
-        let record = self.open_all(std::slice::from_ref(&row)).await?.pop();
-        if let Some(record) = &record {
+        let record = match self.storage.get(key).await? {
+            Some(row) => self.open_all(std::slice::from_ref(&row)).await?.pop(),
+            None => None,
+        };
+        if record.is_some() || key.kind == KNOWN_ABSENT {
             self.cache.insert_if(key, record.clone(), epoch);
         }
         Ok(record)

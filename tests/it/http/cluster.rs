@@ -66,6 +66,38 @@ async fn nodes_see_what_the_others_do() {
 }
 
 #[tokio::test]
+async fn a_policy_that_was_asked_for_in_vain_counts_once_it_is_written() {
+    let world = on_postgres().await;
+    let other = world.broker.beside().await;
+    let root = world.broker.root();
+    root.write("kv/x", json!({ "a": 1 })).await.ok();
+    let name = unique("missing");
+    let made = root.write("auth/token/create", json!({ "policies": [name] })).await.ok();
+    let token = made["auth"]["client_token"].as_str().unwrap();
+    let (here, there) = (world.broker.root().with_token(token), other.root().with_token(token));
+    let (policy, text) = (
+        format!("sys/policies/acl/{name}"),
+        json!({ "policy": r#"path "kv/x" { capabilities = ["read"] }"# }),
+    );
+    let seen_there = async |status| {
+        soon(async {
+            while there.read("kv/x").await.status != status {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    };
+    for _ in 0..3 {
+        assert_eq!(here.read("kv/x").await.status, 403);
+        seen_there(403).await;
+        root.write(&policy, text.clone()).await.ok();
+        assert_eq!(here.read("kv/x").await.status, 200);
+        seen_there(200).await;
+        root.delete(&policy).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn a_quota_made_here_counts_there() {
     let world = on_postgres().await;
     let other = world.broker.beside().await;

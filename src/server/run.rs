@@ -27,6 +27,7 @@ use crate::core::failpoint::start_later;
 use crate::core::lease::LeaseSettings;
 use crate::core::mount::Registry;
 use crate::core::outgoing::Outgoing;
+use crate::core::records::kinds;
 use crate::core::route::Access;
 use crate::core::seal::{
     self, KeyFile, SealSlot, SealState, StaticFileSlot, scrub_runtime_stacks, tend_keys,
@@ -228,7 +229,11 @@ fn storage_spec(config: &Config) -> Result<StorageSpec, StartError> {
         StorageType::Sqlite => {
             let named = !storage.path.as_os_str().is_empty();
             let default = config.server.data_dir.join("leasehold.db");
-            StorageSpec::Sqlite { path: if named { storage.path.clone() } else { default } }
+            StorageSpec::Sqlite {
+                path: if named { storage.path.clone() } else { default },
+                // About most workloads nobody has said anything.
+                often_absent: Some(kinds::ALIAS),
+            }
         }
         StorageType::Postgresql => StorageSpec::Postgres {
             url: storage.resolve_url().map_err(StartError::Config)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::postgres::{PostgresOptions, PostgresStorage};
 use super::sqlite::{SqliteOptions, SqliteStorage};
-use super::{Storage, StorageError};
+use super::{Kind, Storage, StorageError};
 use crate::types::secret::SecretString;
 
 /// Which store to open.
@@ -15,6 +15,8 @@ pub enum StorageSpec {
     Sqlite {
         /// The file; made if it is missing.
         path: PathBuf,
+        /// As in [`SqliteOptions`].
+        often_absent: Option<Kind>,
     },
     /// A PostgreSQL database, shared by all nodes of a cluster.
     Postgres {
@@ -34,11 +36,10 @@ pub enum StorageSpec {
 /// [`StorageError::NewerSchema`].
 pub async fn open(spec: &StorageSpec) -> Result<Arc<dyn Storage>, StorageError> {
     match spec {
-        StorageSpec::Sqlite { path } => {
+        StorageSpec::Sqlite { path, often_absent } => {
             let path = path.clone();
-            let opened = tokio::task::spawn_blocking(move || {
-                SqliteStorage::open(&path, SqliteOptions::default())
-            });
+            let options = SqliteOptions { often_absent: *often_absent, ..SqliteOptions::default() };
+            let opened = tokio::task::spawn_blocking(move || SqliteStorage::open(&path, options));
             // The error of a panic would quote what it was about.
             Ok(opened
                 .await

@@ -229,7 +229,8 @@ impl Keys {
 }
 
 async fn sqlite(directory: &Path) -> Arc<dyn Storage> {
-    open(&StorageSpec::Sqlite { path: directory.join("store/leasehold.db") }).await.unwrap()
+    let path = directory.join("store/leasehold.db");
+    open(&StorageSpec::Sqlite { path, often_absent: None }).await.unwrap()
 }
 
 /// A node's own connection to a PostgreSQL database that several share.

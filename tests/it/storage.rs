@@ -41,7 +41,8 @@ impl TestStore {
     fn spec(&self) -> StorageSpec {
         match &self.place {
             Place::Sqlite(directory) => {
-                StorageSpec::Sqlite { path: directory.path().join("store/leasehold.db") }
+                let path = directory.path().join("store/leasehold.db");
+                StorageSpec::Sqlite { path, often_absent: Some(KIND) }
             }
             Place::Postgres { url } => StorageSpec::Postgres {
                 url: SecretString::new(url.clone()),
@@ -62,7 +63,7 @@ impl TestStore {
     /// Changes the database behind the store's back.
     fn tamper(&self, sql: &str) {
         match (self.spec(), &self.place) {
-            (StorageSpec::Sqlite { path }, _) => {
+            (StorageSpec::Sqlite { path, .. }, _) => {
                 rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
             }
             (StorageSpec::Postgres { .. }, Place::Postgres { url }) => {

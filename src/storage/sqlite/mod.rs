@@ -7,6 +7,7 @@
 mod apply;
 mod committer;
 mod file;
+mod names;
 mod read;
 mod reader;
 mod space;
@@ -14,7 +15,7 @@ mod threads;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode};
@@ -29,6 +30,7 @@ use crate::crypto::envelope::SealedRecord;
 use crate::types::id::NamespaceId;
 use crate::types::time::Timestamp;
 use committer::Committer;
+use names::{Learning, Names};
 use reader::Readers;
 use threads::Threads;
 use writer::{Job, Writer};
@@ -44,11 +46,20 @@ pub struct SqliteOptions {
     pub write_queue_max: usize,
     /// Batches committed in one transaction.
     pub group_batches_max: usize,
+    /// The kind whose rows are mostly looked for in vain: its names are kept in memory, so that this
+    /// costs nothing. Takes 512 KiB.
+    pub often_absent: Option<Kind>,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { readers: 3, read_queue_max: 4096, write_queue_max: 1024, group_batches_max: 256 }
+        Self {
+            readers: 3,
+            read_queue_max: 4096,
+            write_queue_max: 1024,
+            group_batches_max: 256,
+            often_absent: None,
+        }
     }
 }
 
@@ -56,6 +67,8 @@ impl Default for SqliteOptions {
 #[derive(Debug)]
 pub struct SqliteStorage {
     threads: Threads,
+    names: Option<Arc<Names>>,
+    learning: Mutex<Option<Learning>>,
     invalidations: broadcast::Sender<Invalidation>,
 }
 
@@ -79,7 +92,17 @@ impl SqliteStorage {
         let committer = Committer::new(path, connection, lock);
         let writer = Writer::start(committer, options.write_queue_max, options.group_batches_max)?;
         let threads = Threads::new(writer, readers);
-        Ok(Arc::new(Self { threads, invalidations: broadcast::Sender::new(1) }))
+        let names = options.often_absent.map(|kind| Arc::new(Names::new(kind)));
+        let learning = names
+            .as_ref()
+            .map(|names| Learning::start(file::connect_to_read(path)?, names.clone()))
+            .transpose()?;
+        Ok(Arc::new(Self {
+            threads,
+            names,
+            learning: Mutex::new(learning),
+            invalidations: broadcast::Sender::new(1),
+        }))
     }
 
     async fn read<T: Send + 'static>(
@@ -111,6 +134,10 @@ impl SqliteStorage {
 #[async_trait]
 impl Storage for SqliteStorage {
     async fn get(&self, key: RowKey) -> Result<Option<Row>, StorageError> {
+        if self.names.as_ref().is_some_and(|names| names.lack(&key)) {
+            metrics::counter!("leasehold_storage_known_absent_total").increment(1);
+            return Ok(None);
+        }
         self.read("get", move |db| read::get(db, key)).await
     }
 
@@ -199,6 +226,9 @@ impl Storage for SqliteStorage {
     }
 
     async fn commit(&self, batch: Vec<Change>) -> Result<Committed, StorageError> {
+        if let Some(names) = &self.names {
+            names.add(&batch);
+        }
         self.write("commit", |reply| Job::Commit { batch, reply }).await
     }
 
@@ -220,7 +250,18 @@ impl Storage for SqliteStorage {
 
     async fn close(&self) {
         let Some(running) = self.threads.take() else { return };
-        if tokio::task::spawn_blocking(move || running.finish()).await.is_err() {
+        if let Some(names) = &self.names {
+            names.forget();
+        }
+        let learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let finish = move || {
+            // First, as its connection is one more that has to be closed before the last.
+            if let Some(learning) = learning {
+                learning.end();
+            }
+            running.finish();
+        };
+        if tokio::task::spawn_blocking(finish).await.is_err() {
             tracing::error!("a thread of the store ended in a panic");
         }
     }

@@ -45,6 +45,7 @@ pub(super) const WRAPPED_BELOW: &str = select_row!(
 );
 pub(super) const ANY_WRAPPED_BELOW: &str = "SELECT EXISTS (SELECT 1 FROM record WHERE term < ?1)";
 pub(super) const COUNT_WRAPPED_BELOW: &str = "SELECT count(*) FROM record WHERE term < ?1";
+pub(super) const NAMES: &str = "SELECT name FROM record WHERE namespace = ?1 AND kind = ?2";
 pub(super) const META: &str = "SELECT value FROM meta WHERE name = ?1";
 pub(super) const SEQUENCE: &str = "SELECT value FROM sequence WHERE id = 1";
 
@@ -54,6 +55,23 @@ pub(super) fn get(db: &Connection, key: RowKey) -> Result<Option<Row>, StorageEr
         .query(params![key.namespace.0, key.kind.0, key.name.as_bytes()])
         .map_err(failed)?;
     rows.next().map_err(failed)?.map(|row| raw(row).map_err(failed)?.parse()).transpose()
+}
+
+/// Gives `each` every name of a kind, as far as it wants more; whether that was all of them.
+pub(super) fn names(
+    db: &Connection,
+    namespace: NamespaceId,
+    kind: Kind,
+    mut each: impl FnMut(Tag) -> bool,
+) -> rusqlite::Result<bool> {
+    let mut statement = db.prepare(NAMES)?;
+    let mut rows = statement.query(params![namespace.0, kind.0])?;
+    while let Some(row) = rows.next()? {
+        if !each(Tag::from_bytes(row.get(0)?)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub(super) fn list(

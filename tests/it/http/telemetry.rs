@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::world::{World, shared};
-use crate::support::broker::{Broker, Setup};
+use super::world::{World, shared, unique};
+use crate::support::broker::{Broker, DOMAIN, Setup};
 use crate::support::wire::soon;
 
 /// The samples of a metric, by their labels.
@@ -81,6 +81,59 @@ async fn what_operators_watch_is_measured() {
     for text in ["secret/data/m", "none"] {
         assert!(!last.contains(&format!("\"{text}/")) && !last.contains(&format!("/{text}\"")));
     }
+}
+
+/// On SQLite. A start-up storm is made of them.
+#[tokio::test]
+async fn workloads_that_come_for_the_first_time_ask_the_store_nothing() {
+    const FIRST_TIMES: usize = 5;
+    let world = World::new(Setup::default()).await;
+    let root = world.broker.root();
+    root.write("secret/data/m", json!({ "data": { "a": "b" } })).await.ok();
+    let policy = "path \"secret/data/m\" { capabilities = [\"read\"] }";
+    root.write("sys/policies/acl/first", json!({ "policy": policy })).await.ok();
+    let role = json!({
+        "allowed_uri_sans": [format!("spiffe://{DOMAIN}/first/*")],
+        "token_policies": ["first"],
+    });
+    root.write("auth/cert/certs/first", role).await.ok();
+    let comes = async |name: &str| {
+        let workload = world.broker.caller(&world.broker.svid(&format!("first/{name}")));
+        workload.read("secret/data/m").await.ok();
+    };
+    comes("of-all").await;
+    let asked = |text: &str| sum(text, "leasehold_storage_seconds_count", "op=\"get\"");
+    let told = |text: &str| sum(text, "leasehold_storage_known_absent_total", "");
+    // What the file has is learned behind the first requests.
+    soon(async {
+        while told(&metrics(&world).await) == 0.0 {
+            comes(&unique("early")).await;
+        }
+    })
+    .await;
+    let before = metrics(&world).await;
+    for _ in 0..FIRST_TIMES {
+        comes(&unique("later")).await;
+    }
+    let after = metrics(&world).await;
+    assert_eq!(asked(&after), asked(&before), "{after}");
+    assert!(told(&after) >= told(&before) + FIRST_TIMES as f64, "{after}");
+
+    // Somebody says something about the next one, which then is looked for, and found.
+    let accessor = root.read("sys/auth").await.ok()["data"]["cert/"]["accessor"].clone();
+    let alias = unique("first/known");
+    let entity = root.write("identity/entity", json!({ "disabled": true })).await.ok();
+    let named = json!({
+        "name": format!("spiffe://{DOMAIN}/{alias}"),
+        "canonical_id": entity["data"]["id"],
+        "mount_accessor": accessor,
+    });
+    root.write("identity/entity-alias", named).await.ok();
+    let workload = world.broker.caller(&world.broker.svid(&alias));
+    workload.read("secret/data/m").await.error(403);
+    let entity = format!("identity/entity/id/{}", entity["data"]["id"].as_str().unwrap());
+    root.write(&entity, json!({ "disabled": false })).await.ok();
+    workload.read("secret/data/m").await.ok();
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use leasehold::core::guess::Guesser;
 use leasehold::core::lease::{LeaseSettings, Leases};
 use leasehold::core::mount::{MountClass, MountConfig, Mounted, NewMount, Registry};
 use leasehold::core::peer::ConnectionInfo;
+use leasehold::core::records::kinds;
 use leasehold::core::seal::{InitPlan, SealState};
 use leasehold::core::trust::TrustStore;
 use leasehold::crypto::aead::Suite;
@@ -198,6 +199,7 @@ impl TestCore {
 pub fn sqlite() -> (tempfile::TempDir, Arc<dyn Storage>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leasehold.db");
-    let storage = SqliteStorage::open(&path, SqliteOptions::default()).unwrap();
+    let options = SqliteOptions { often_absent: Some(kinds::ALIAS), ..SqliteOptions::default() };
+    let storage = SqliteStorage::open(&path, options).unwrap();
     (directory, storage)
 }

@@ -87,7 +87,7 @@ async fn storage(broker: &Broker, directory: &std::path::Path) -> Arc<dyn Storag
             let file = broker.data_dir().join("leasehold.db");
             let store = rusqlite::Connection::open(file).unwrap();
             store.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
-            StorageSpec::Sqlite { path }
+            StorageSpec::Sqlite { path, often_absent: None }
         }
     };
     open(&spec).await.unwrap()

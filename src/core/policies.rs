@@ -51,11 +51,7 @@ impl PolicyStore {
         if let Some(entry) = self.view.get(name.as_str()).await? {
             return Ok(Some(entry.value));
         }
-        Ok((*name == PolicyName::default_policy()).then(|| StoredPolicy {
-            text: DEFAULT_POLICY.to_owned(),
-            version: 0,
-            modified_at: Timestamp::from_secs(0),
-        }))
+        Ok(unwritten(name))
     }
 
     /// All names, sorted, `root` and `default` among them.
@@ -133,17 +129,27 @@ impl PolicyStore {
         if name.is_root() {
             return Ok(Some(CompiledPolicy::root()));
         }
-        let record = self.view.get_record(name.as_str()).await?;
+        let record = self.view.get_record_defaulted(name.as_str()).await?;
         let rev = record.as_ref().map_or(0, |record| record.rev);
         if let Some((known, compiled)) = self.compiled.get(name)
             && known == rev
         {
             return Ok(Some(compiled));
         }
-        let Some(stored) = self.get(name).await? else { return Ok(None) };
+        let stored = record.as_ref().map(|record| record.decode()).transpose()?;
+        let Some(stored) = stored.or_else(|| unwritten(name)) else { return Ok(None) };
         let compiled = CompiledPolicy::compile(name, &stored.text)
             .map_err(|_| CoreError::internal("a stored policy does not parse"))?;
         self.compiled.insert(name.clone(), (rev, compiled.clone()));
         Ok(Some(compiled))
     }
+}
+
+/// What stands for a policy that nobody has written.
+fn unwritten(name: &PolicyName) -> Option<StoredPolicy> {
+    (*name == PolicyName::default_policy()).then(|| StoredPolicy {
+        text: DEFAULT_POLICY.to_owned(),
+        version: 0,
+        modified_at: Timestamp::from_secs(0),
+    })
 }

@@ -26,12 +26,6 @@ use crate::types::time::Timestamp;
 use super::cache::RecordCache;
 use super::error::CoreError;
 
-/// The kind of which it is remembered what is not there: every caller that is built asks for the policies
-/// that it is given, the default one among them, which stands for itself until somebody writes it. What
-/// names there are is up to roles and tokens. Not where strangers choose the names: they could push out
-/// what is of use.
-const KNOWN_ABSENT: Kind = kinds::POLICY;
-
 /// The kinds of records. Numbers are permanent: they are in every row and in every seal.
 pub mod kinds {
     use crate::storage::Kind;
@@ -220,6 +214,15 @@ pub trait KeyringSource: Send + Sync + 'static {
     async fn renew(&self, records: &Records) -> Result<(), CoreError>;
 }
 
+/// What becomes of the answer that a record is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// The store is asked each time.
+    Asked,
+    /// It is kept as records are, until it is written.
+    Remembered,
+}
+
 /// The store, opened with the keyring.
 pub struct Records {
     storage: Arc<dyn Storage>,
@@ -325,13 +328,27 @@ impl Records {
     /// # Errors
     /// When the store fails, or the row does not open.
     pub async fn get(&self, at: &FullName) -> Result<Option<Record>, CoreError> {
+        self.find(at, Absence::Asked).await
+    }
+
+    /// One record that something else stands for while it is not there. From the cache when it is known,
+    /// also that it is not there. For names that come up at every turn, and that no stranger chooses: those
+    /// would push out what is of use.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
+    pub async fn get_defaulted(&self, at: &FullName) -> Result<Option<Record>, CoreError> {
+        self.find(at, Absence::Remembered).await
+    }
+
+    async fn find(&self, at: &FullName, absence: Absence) -> Result<Option<Record>, CoreError> {
         let key = self.key(at);
         if let Some(known) = self.cache.get(&key) {
             metrics::counter!("leasehold_cache_hits_total").increment(1);
             return Ok(known);
         }
         metrics::counter!("leasehold_cache_misses_total").increment(1);
-        self.load(key).await
+        self.load(key, absence).await
     }
 
     /// One record, from the store even when it is cached.
@@ -339,16 +356,16 @@ impl Records {
     /// # Errors
     /// As [`Records::get`].
     pub async fn get_fresh(&self, at: &FullName) -> Result<Option<Record>, CoreError> {
-        self.load(self.key(at)).await
+        self.load(self.key(at), Absence::Asked).await
     }
 
-    async fn load(&self, key: RowKey) -> Result<Option<Record>, CoreError> {
+    async fn load(&self, key: RowKey, absence: Absence) -> Result<Option<Record>, CoreError> {
         let epoch = self.cache.epoch(&key);
         let record = match self.storage.get(key).await? {
             Some(row) => self.open_all(std::slice::from_ref(&row)).await?.pop(),
             None => None,
         };
-        if record.is_some() || key.kind == KNOWN_ABSENT {
+        if record.is_some() || absence == Absence::Remembered {
             self.cache.insert_if(key, record.clone(), epoch);
         }
         Ok(record)

@@ -81,6 +81,25 @@ impl View {
         self.get_record(name).await?.as_ref().map(entry).transpose()
     }
 
+    /// One value that has a default, as by [`Records::get_defaulted`].
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub async fn get_defaulted<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Entry<T>>, CoreError> {
+        self.get_record_defaulted(name).await?.as_ref().map(entry).transpose()
+    }
+
+    /// The record of one value that has a default, without parsing its body.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get_record_defaulted(&self, name: &str) -> Result<Option<Record>, CoreError> {
+        Ok(value(self.records.get_defaulted(&self.full_name(name)).await?))
+    }
+
     /// One value, from the store even when it is cached. For checks that guard a write on another node.
     ///
     /// # Errors

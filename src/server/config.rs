@@ -61,6 +61,9 @@ section! {
         data_dir: PathBuf = "/var/lib/leasehold".into(),
         /// The name under which clients see this cluster.
         cluster_name: String = "leasehold".to_owned(),
+        /// What this node is called among those that share the store: by it the store knows whose audit log
+        /// stood where. Empty for the host's name, on PostgreSQL with the first listener's address.
+        node_name: String = String::new(),
         /// How log lines are written.
         log_format: LogFormat = LogFormat::Auto,
         /// What is logged: a level, or `target=level` pairs with commas.
@@ -310,6 +313,18 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// By what this node's audit log is known in the store, on a host of that name. Several nodes of one
+    /// host listen on addresses of their own; a store on SQLite has one node, wherever that listens.
+    pub fn node_name(&self, host: String) -> String {
+        if !self.server.node_name.is_empty() {
+            return self.server.node_name.clone();
+        }
+        match (self.storage.kind, self.listeners.first()) {
+            (StorageType::Postgresql, Some(listener)) => format!("{host} {}", listener.address),
+            (StorageType::Postgresql, None) | (StorageType::Sqlite, _) => host,
+        }
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors

@@ -80,6 +80,7 @@ fn sanitized(config: &Config) -> Map<String, Value> {
     let all = [
         ("audit", json!(sinks)),
         ("cluster_name", json!(server.cluster_name)),
+        ("node_name", json!(server.node_name)),
         ("default_lease_ttl", json!(config.leases.default_ttl.duration().as_secs())),
         ("disable_mlock", json!(!server.lock_memory)),
         ("enable_ui", json!(false)),

@@ -286,7 +286,7 @@ async fn build_core(
         Arc::new(StaticFileSlot::new(KeyFile::new(seal.key_file.clone()))) as Arc<dyn SealSlot>
     });
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let seal = SealState::new(slots.collect(), &host);
+    let seal = SealState::new(slots.collect(), &config.node_name(host));
     let initialized = seal::is_initialized(storage.as_ref()).await.map_err(StartError::Seal)?;
     let mut node = [0u8; 8];
     fill_random(&mut node)?;

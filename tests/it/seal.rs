@@ -64,6 +64,16 @@ impl Node {
         audit: AuditBroker,
         slots: Vec<Arc<dyn SealSlot>>,
     ) -> Self {
+        Self::named("host", storage, clock, audit, slots).await
+    }
+
+    async fn named(
+        name: &str,
+        storage: Arc<dyn Storage>,
+        clock: Arc<ManualClock>,
+        audit: AuditBroker,
+        slots: Vec<Arc<dyn SealSlot>>,
+    ) -> Self {
         let initialized = is_initialized(storage.as_ref()).await.unwrap();
         let mut registry = Registry::default();
         registry.engines.insert("cubbyhole", Box::new(engines::cubbyhole::build));
@@ -75,7 +85,7 @@ impl Node {
             registry,
             audit,
             trust: Arc::new(TrustStore::new()),
-            seal: SealState::new(slots, "host"),
+            seal: SealState::new(slots, name),
             settings: CoreSettings {
                 cluster_name: "test".into(),
                 default_ttl: HOUR,

@@ -82,7 +82,7 @@ impl Ceremonies {
 impl SealState {
     /// A seal with shares, and with `further` slots where the configuration has them. `node_name`
     /// tells this node's audit from those of others that share the store, and stays the same when it
-    /// is started again: the host's name.
+    /// is started again.
     pub fn new(further: Vec<Arc<dyn SealSlot>>, node_name: &str) -> Self {
         let mut slots: Vec<Arc<dyn SealSlot>> = vec![Arc::new(ShamirSlot)];
         slots.extend(further);

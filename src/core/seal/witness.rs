@@ -32,6 +32,8 @@ type Heads = BTreeMap<String, Witness>;
 #[derive(Default)]
 pub(super) struct Unsettled {
     seen: Option<(Heads, Duration)>,
+    /// What this node has noted last. Nobody else writes there, or two nodes have one name.
+    noted: Option<Heads>,
 }
 
 /// What the comparison says.
@@ -115,24 +117,26 @@ impl Core {
         let verdict = judge(sequence, &heads, &noted.map(|e| e.value).unwrap_or_default());
         match &verdict {
             Verdict::Sound => {}
-            Verdict::AuditPartlyLost { .. } => self.report("audit_behind", &verdict).await,
+            Verdict::AuditPartlyLost { .. } => {
+                self.report("audit_behind", &verdict.to_string()).await
+            }
             Verdict::AuditLost { .. } => {
                 unsealed.leases.set_hold(verdict.to_string()).await?;
-                self.report("audit_behind", &verdict).await;
+                self.report("audit_behind", &verdict.to_string()).await;
             }
             Verdict::StoreBehind { .. } => {
                 unsealed.leases.set_hold(verdict.to_string()).await?;
-                self.report("store_behind", &verdict).await;
+                self.report("store_behind", &verdict.to_string()).await;
             }
         }
         self.audit.observe_store_sequence(sequence);
         Ok(())
     }
 
-    async fn report(&self, event: &'static str, verdict: &Verdict) {
+    async fn report(&self, event: &'static str, message: &str) {
         metrics::counter!("leasehold_witness_failures_total", "event" => event).increment(1);
-        tracing::error!(event, "{verdict}");
-        let detail = json!({ "message": verdict.to_string() });
+        tracing::error!(event, "{message}");
+        let detail = json!({ "message": message });
         if let Err(error) = self.audit.record_event(event, &detail).await {
             tracing::error!(%error, "the audit did not take this");
         }
@@ -157,12 +161,23 @@ impl Core {
         };
         let view = core_view(unsealed);
         let name = self.heads_name();
-        let noted = view.get::<Heads>(&name).await?.map(|entry| entry.value);
+        let noted = view.get_fresh::<Heads>(&name).await?.map(|entry| entry.value);
         // While a hold is in force, the old note is the evidence.
         if noted.as_ref() == Some(&heads) || unsealed.leases.hold().is_some() {
             return Ok(());
         }
-        view.write(&name, &heads, Precondition::Any).await
+        let ours = self.seal.ceremonies().unsettled.noted.take();
+        if ours.is_some() && noted != ours {
+            // When either is unsealed again, its audit will not go on from what the other has noted.
+            let message = format!(
+                "another node that shares the store is called {:?} too: set node_name on both",
+                self.seal.node_name
+            );
+            self.report("node_name_shared", &message).await;
+        }
+        view.write(&name, &heads, Precondition::Any).await?;
+        self.seal.ceremonies().unsettled.noted = Some(heads);
+        Ok(())
     }
 
     /// Lets revocations go on: an administrator has looked. From here on, this store and this audit

@@ -31,6 +31,19 @@ fn little_is_required() {
 }
 
 #[test]
+fn nodes_that_share_a_store_have_names_of_their_own() {
+    let name = |text: &str, host: &str| {
+        let config = Config::parse(&format!("{MINIMAL}\n{text}")).unwrap();
+        config.node_name(host.to_owned())
+    };
+    let shared = "[storage]\ntype = \"postgresql\"\nurl_file = \"url\"";
+    assert_eq!(name("", "a"), "a");
+    assert_eq!(name(shared, "a"), "a 127.0.0.1:8200");
+    let named = format!("[server]\nnode_name = \"b\"\n{shared}");
+    assert_eq!(name(&named, "a"), "b");
+}
+
+#[test]
 fn every_problem_is_reported_at_once_with_its_line() {
     let text = "\
 [server]

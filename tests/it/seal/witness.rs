@@ -22,6 +22,11 @@ impl Place {
 
     pub(super) async fn start(&self) -> Node {
         let clock = Arc::new(ManualClock::new(NOW));
+        let audit = self.audit(&clock);
+        Node::with(sqlite(self.directory.path()).await, clock, audit, Vec::new()).await
+    }
+
+    fn audit(&self, clock: &Arc<ManualClock>) -> AuditBroker {
         let config = FileSinkConfig {
             name: "file".into(),
             path: self.log(),
@@ -29,8 +34,7 @@ impl Place {
             lend: true,
         };
         let sink = Arc::new(FileSink::open(config, clock.clone()).unwrap());
-        let audit = AuditBroker::new(vec![sink], BrokerConfig::default(), clock.clone()).unwrap();
-        Node::with(sqlite(self.directory.path()).await, clock, audit, Vec::new()).await
+        AuditBroker::new(vec![sink], BrokerConfig::default(), clock.clone()).unwrap()
     }
 
     pub(super) async fn stop(&self, node: Node) {
@@ -220,4 +224,69 @@ async fn without_an_audit_that_takes_entries_no_share_is_taken() {
         503,
         "sealed, not down"
     );
+}
+
+/// Nodes that share a store and have an audit log each.
+async fn shares(url: &str, place: &Place, name: &str) -> Node {
+    let clock = Arc::new(ManualClock::new(NOW));
+    let audit = place.audit(&clock);
+    Node::named(name, postgres(url).await, clock, audit, Vec::new()).await
+}
+
+#[tokio::test]
+async fn each_node_goes_on_from_its_own_audit() {
+    let url = crate::support::postgres::TestPostgres::shared().database();
+    let places = [Place::new(), Place::new()];
+    let names = ["host 127.0.0.1:1", "host 127.0.0.1:2"];
+    let first = shares(&url, &places[0], names[0]).await;
+    let keys = first.init(3, 2).await;
+    first.unseal(&keys).await.unwrap();
+    let second = shares(&url, &places[1], names[1]).await;
+    second.unseal(&keys).await.unwrap();
+    // One of them has seen much more than the other.
+    for _ in 0..20 {
+        work(&first, 0..3).await;
+    }
+    let_heads_settle(&second).await;
+    let_heads_settle(&first).await;
+    places[0].stop(first).await;
+    places[1].stop(second).await;
+    for n in [1, 0] {
+        let node = shares(&url, &places[n], names[n]).await;
+        node.unseal(&keys).await.unwrap();
+        assert_eq!(node.unsealed().leases.hold(), None, "node {n}");
+        assert!(!places[n].log_text().contains("node_name_shared"));
+        places[n].stop(node).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_one_name_are_told_apart_before_it_does_harm() {
+    let url = crate::support::postgres::TestPostgres::shared().database();
+    let places = [Place::new(), Place::new()];
+    let first = shares(&url, &places[0], "twin").await;
+    let keys = first.init(3, 2).await;
+    first.unseal(&keys).await.unwrap();
+    let second = shares(&url, &places[1], "twin").await;
+    second.unseal(&keys).await.unwrap();
+    let told = || {
+        let logs = places.iter().map(Place::log_text);
+        logs.filter(|log| log.contains("\"event\":\"node_name_shared\"")).count()
+    };
+    for _ in 0..2 {
+        work(&first, 0..2).await;
+        let_heads_settle(&first).await;
+    }
+    assert_eq!(told(), 0, "one node alone");
+    work(&second, 0..2).await;
+    let_heads_settle(&second).await;
+    work(&first, 0..2).await;
+    let_heads_settle(&first).await;
+    assert_eq!(told(), 1);
+    work(&second, 0..2).await;
+    let_heads_settle(&second).await;
+    assert_eq!(told(), 2);
+    for (place, node) in places.iter().zip([first, second]) {
+        place.stop(node).await;
+    }
 }

@@ -1,12 +1,13 @@
 //! Stored policies, compiled once and put together for callers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use crate::storage::StorageError;
 use crate::types::id::NamespaceId;
+use crate::types::secret::SecretBytes;
 use crate::types::time::Timestamp;
 
 use super::acl::{Acl, CompiledPolicy};
@@ -33,7 +34,9 @@ pub struct StoredPolicy {
 /// The policies of an unsealed server.
 pub struct PolicyStore {
     view: View,
-    compiled: Cache<PolicyName, (u64, Arc<CompiledPolicy>)>,
+    /// With the text that each is made of, or nothing for one that is not stored. Not with its revision:
+    /// one that was removed and written anew begins with the first again.
+    compiled: Cache<PolicyName, (Weak<SecretBytes>, Arc<CompiledPolicy>)>,
 }
 
 impl PolicyStore {
@@ -52,6 +55,15 @@ impl PolicyStore {
             return Ok(Some(entry.value));
         }
         Ok(unwritten(name))
+    }
+
+    /// Whether callers with that policy have it: it is `root`, stored, or has a text of ours.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn exists(&self, name: &PolicyName) -> Result<bool, CoreError> {
+        let known = name.is_root() || unwritten(name).is_some();
+        Ok(known || self.view.get_record_defaulted(name.as_str()).await?.is_some())
     }
 
     /// All names, sorted, `root` and `default` among them.
@@ -130,9 +142,9 @@ impl PolicyStore {
             return Ok(Some(CompiledPolicy::root()));
         }
         let record = self.view.get_record_defaulted(name.as_str()).await?;
-        let rev = record.as_ref().map_or(0, |record| record.rev);
+        let text = record.as_ref().map_or_else(Weak::new, |record| Arc::downgrade(&record.body));
         if let Some((known, compiled)) = self.compiled.get(name)
-            && known == rev
+            && Weak::ptr_eq(&known, &text)
         {
             return Ok(Some(compiled));
         }
@@ -140,7 +152,7 @@ impl PolicyStore {
         let Some(stored) = stored.or_else(|| unwritten(name)) else { return Ok(None) };
         let compiled = CompiledPolicy::compile(name, &stored.text)
             .map_err(|_| CoreError::internal("a stored policy does not parse"))?;
-        self.compiled.insert(name.clone(), (rev, compiled.clone()));
+        self.compiled.insert(name.clone(), (text, compiled.clone()));
         Ok(Some(compiled))
     }
 }

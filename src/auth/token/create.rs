@@ -175,7 +175,7 @@ impl Creation<'_> {
         let mut missing = Vec::new();
         for name in policies {
             let Ok(parsed) = PolicyName::parse(name) else { continue };
-            if !parsed.is_root() && self.ctx.unsealed.policies.get(&parsed).await?.is_none() {
+            if !self.ctx.unsealed.policies.exists(&parsed).await? {
                 missing.push(name.clone());
             }
         }

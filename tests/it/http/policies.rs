@@ -35,6 +35,28 @@ async fn policies_are_kept_at_both_of_their_paths() {
 }
 
 #[tokio::test]
+async fn a_policy_that_is_removed_and_written_anew_is_the_new_one() {
+    let world = shared().await;
+    let root = world.broker.root();
+    root.write("kv/anew", json!({ "a": 1 })).await.ok();
+    let (caller, name) =
+        world.workload(r#"path "kv/*" { capabilities = ["read", "update"] }"#).await;
+    let at = format!("sys/policies/acl/{name}");
+    let made = root.write("auth/token/create", json!({ "policies": [name] })).await.ok();
+    let bearer = world.broker.admin().with_token(made["auth"]["client_token"].as_str().unwrap());
+    for caller in [&caller, &bearer] {
+        caller.write("kv/anew", json!({ "a": 1 })).await.ok();
+    }
+    root.delete(&at).await.ok();
+    let narrow = r#"path "kv/anew" { capabilities = ["read"] }"#;
+    root.write(&at, json!({ "policy": narrow })).await.ok();
+    for caller in [&caller, &bearer] {
+        caller.read("kv/anew").await.ok();
+        caller.write("kv/anew", json!({ "a": 2 })).await.error(403);
+    }
+}
+
+#[tokio::test]
 async fn bad_policies_are_refused_with_the_place() {
     let world = shared().await;
     let root = world.broker.root();

@@ -28,6 +28,7 @@ const SPREAD_MILLIS_MAX: i64 = 300_000;
 const BACK_MILLIS_MIN: i64 = 5_000;
 /// Slices of a second that the rate is kept in.
 const SLICES_PER_SEC: u32 = 20;
+const SLICE: Duration = Duration::from_millis(50);
 
 /// One target's queue.
 #[derive(Default)]
@@ -58,16 +59,18 @@ impl Lane {
 
 /// Keeps the configured rate: so many in each slice of a second.
 pub(super) struct Pace {
-    per_slice: u32,
+    per_sec: u32,
     left: u32,
+    /// What a slice has left over for the next, in parts of one of `SLICES_PER_SEC`.
+    rest: u32,
     /// When the slice is over, on the monotonic clock; `None` before its first one.
     over_at: Option<Duration>,
 }
 
 impl Pace {
     pub(super) fn new(per_sec: u32) -> Self {
-        let per_slice = per_sec.div_ceil(SLICES_PER_SEC).max(1);
-        Self { per_slice, left: per_slice, over_at: None }
+        let per_sec = per_sec.max(1);
+        Self { per_sec, left: per_sec.div_ceil(SLICES_PER_SEC), rest: 0, over_at: None }
     }
 
     fn is_spent(&self) -> bool {
@@ -76,17 +79,24 @@ impl Pace {
 
     fn take(&mut self, now: Duration) {
         self.left = self.left.saturating_sub(1);
-        self.over_at.get_or_insert(now.saturating_add(Duration::from_secs(1) / SLICES_PER_SEC));
+        self.over_at.get_or_insert(now.saturating_add(SLICE));
     }
 
-    /// Completes at the end of the slice; never while none has begun.
+    /// Completes when more may be taken; never while nothing was.
     pub(super) async fn wait(&mut self, clock: &dyn Clock) {
-        match self.over_at {
-            Some(over_at) => clock.sleep(over_at.saturating_sub(clock.monotonic())).await,
-            None => std::future::pending().await,
+        let Some(mut over_at) = self.over_at else { return std::future::pending().await };
+        // With a low rate, slices without any come between.
+        let missing = SLICES_PER_SEC.saturating_sub(self.rest).div_ceil(self.per_sec);
+        let slices = missing.max(1);
+        over_at += SLICE * (slices - 1);
+        let left = over_at.saturating_sub(clock.monotonic());
+        // A timer would take another moment, which whoever asks anew each time would wait for each time.
+        if !left.is_zero() {
+            clock.sleep(left).await;
         }
+        let earned = self.per_sec.saturating_mul(slices).saturating_add(self.rest);
+        (self.left, self.rest) = (earned / SLICES_PER_SEC, earned % SLICES_PER_SEC);
         self.over_at = None;
-        self.left = self.per_slice;
     }
 }
 
@@ -117,11 +127,12 @@ impl Sweep {
         let mut passed_over = 0;
         while passed_over < self.turns.len() && (held || !self.pace.is_spent()) {
             let Some(target) = self.turns.pop_front() else { break };
-            passed_over = if self.start_kill(&target, held) { 0 } else { passed_over + 1 };
+            let started = self.start_kill(&target, held);
             let Some(lane) = self.lanes.get_mut(&target) else { continue };
             lane.has_turn = !lane.queue.is_empty();
             if lane.has_turn {
                 self.turns.push_back(target);
+                passed_over = if started { 0 } else { passed_over + 1 };
             }
         }
         self.lanes.retain(|_, lane| lane.running > 0 || lane.has_turn);
@@ -204,5 +215,35 @@ impl Lane {
         self.put_back = self.put_back.saturating_add(1);
         let spread = self.put_back.saturating_mul(SPREAD_MILLIS).min(SPREAD_MILLIS_MAX);
         now.plus_millis(BACK_MILLIS_MIN.saturating_add(spread))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::types::time::ManualClock;
+
+    #[test]
+    fn a_rate_is_kept_whether_or_not_it_fills_the_slices() {
+        const SECONDS: u32 = 20;
+        for rate in [1, 3, 7, 19, 20, 21, 50, 999, 1000] {
+            let clock = ManualClock::new(Timestamp::from_secs(1));
+            let mut pace = Pace::new(rate);
+            let mut taken = 0;
+            for _ in 0..SECONDS * SLICES_PER_SEC {
+                while !pace.is_spent() {
+                    pace.take(clock.monotonic());
+                    taken += 1;
+                }
+                clock.advance(SLICE);
+                // Asked anew each time, as whoever waits for something else as well does.
+                let _ = pace.wait(&clock).now_or_never();
+            }
+            let expected = rate * SECONDS;
+            let first = rate.div_ceil(SLICES_PER_SEC);
+            assert!((expected..=expected + first).contains(&taken), "{taken} at {rate} a second");
+        }
     }
 }

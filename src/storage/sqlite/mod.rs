@@ -93,10 +93,7 @@ impl SqliteStorage {
         let writer = Writer::start(committer, options.write_queue_max, options.group_batches_max)?;
         let threads = Threads::new(writer, readers);
         let names = options.often_absent.map(|kind| Arc::new(Names::new(kind)));
-        let learning = names
-            .as_ref()
-            .map(|names| Learning::start(file::connect_to_read(path)?, names.clone()))
-            .transpose()?;
+        let learning = names.as_ref().and_then(|names| Learning::start(path, names.clone()));
         Ok(Arc::new(Self {
             threads,
             names,
@@ -251,7 +248,7 @@ impl Storage for SqliteStorage {
     async fn close(&self) {
         let Some(running) = self.threads.take() else { return };
         if let Some(names) = &self.names {
-            names.forget();
+            names.close();
         }
         let learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner).take();
         let finish = move || {

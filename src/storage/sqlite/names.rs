@@ -2,23 +2,29 @@
 //! ever written and now and then takes one for written that was not. Most workloads are nobody that
 //! anything was said about; to find that out needs no thread and no file.
 //!
-//! Only one process can have the file open, and every row that it writes is added here before it is
+//! Only one server can have the file open, and every row that it writes is added here before it is
 //! queued. So what is not here is not in the file either, once everything was added that was there
 //! before.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 
-use super::{StorageError, failed, read};
+use super::{StorageError, failed, file, read};
+use crate::crypto::blind::Tag;
 use crate::storage::{Change, Kind, RowKey};
 use crate::types::id::NamespaceId;
 
 /// Bits of the filter, 512 KiB. Of 400,000 names it takes one in a hundred for written that is not, of a
 /// million one in seven.
 const BITS: usize = 1 << 22;
+/// What can be told.
+const LEARNING: u8 = 0;
+const COMPLETE: u8 = 1;
+const CLOSED: u8 = 2;
 /// How many names are added between two looks at whether the store is being closed.
 const NAMES_AT_ONCE: usize = 1024;
 
@@ -26,8 +32,8 @@ const NAMES_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Names {
     kind: Kind,
-    /// Everything that the file had is here.
-    complete: AtomicBool,
+    /// [`COMPLETE`] once everything is here that the file had, until the store is closed.
+    state: AtomicU8,
     words: Box<[AtomicU64]>,
 }
 
@@ -35,13 +41,13 @@ impl Names {
     /// None, and nothing told.
     pub fn new(kind: Kind) -> Self {
         let words = (0..BITS / 64).map(|_| AtomicU64::new(0)).collect();
-        Self { kind, complete: AtomicBool::new(false), words }
+        Self { kind, state: AtomicU8::new(LEARNING), words }
     }
 
     /// Whether there is no such row, for certain.
     pub fn lack(&self, key: &RowKey) -> bool {
         self.is_of(key)
-            && self.complete.load(Ordering::Acquire)
+            && self.state.load(Ordering::Acquire) == COMPLETE
             && self.bits(key.name.as_bytes()).any(|(word, bit)| word & bit == 0)
     }
 
@@ -57,9 +63,30 @@ impl Names {
         }
     }
 
+    /// Adds what the file has, unless it is stopped, and tells what is not here from then on.
+    fn learn(&self, connection: &Connection, stop: &AtomicBool) -> Result<(), StorageError> {
+        let mut count = 0_usize;
+        let each = |name: Tag| {
+            self.add_name(name.as_bytes());
+            count += 1;
+            !count.is_multiple_of(NAMES_AT_ONCE) || !stop.load(Ordering::Relaxed)
+        };
+        let whole = read::names(connection, NamespaceId::ROOT, self.kind, each).map_err(failed)?;
+        if whole {
+            // Unless it was closed meanwhile.
+            let _ = self.state.compare_exchange(
+                LEARNING,
+                COMPLETE,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+        }
+        Ok(())
+    }
+
     /// Tells nothing any more: the store is closed, and says so.
-    pub fn forget(&self) {
-        self.complete.store(false, Ordering::Release);
+    pub fn close(&self) {
+        self.state.store(CLOSED, Ordering::Release);
     }
 
     fn is_of(&self, key: &RowKey) -> bool {
@@ -90,50 +117,106 @@ fn places(name: &[u8; 16]) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// The thread that adds what the file has.
+/// The thread that adds what the file has. Gives up when it is dropped, if it has not ended yet.
 #[derive(Debug)]
 pub(super) struct Learning {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Learning {
-    /// Begins, on a connection of its own.
-    pub fn start(connection: Connection, names: Arc<Names>) -> Result<Self, StorageError> {
+    /// Begins, on a connection of its own. Nothing is lost without but the short way: `None` where there
+    /// is no thread to be had.
+    pub fn start(path: &Path, names: Arc<Names>) -> Option<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = Builder::new()
-            .name("store-names".to_owned())
-            .spawn(move || match learn(&connection, &names, &told) {
-                Ok(()) => {}
-                // Nothing is lost but the short way.
-                Err(error) => {
-                    tracing::warn!(%error, "what is not in the store is looked for in its file");
-                }
-            })
-            .map_err(|error| StorageError::Unavailable(Box::new(error)))?;
-        Ok(Self { stop, thread })
+        let (path, told) = (path.to_owned(), stop.clone());
+        let learn = move || {
+            let learned =
+                file::connect_to_read(&path).and_then(|connection| names.learn(&connection, &told));
+            if let Err(error) = learned {
+                tracing::warn!(%error, "what is not in the store is looked for in its file");
+            }
+        };
+        let thread = Builder::new().name("store-names".to_owned()).spawn(learn);
+        let thread = thread.inspect_err(|error| {
+            tracing::warn!(%error, "what is not in the store is looked for in its file");
+        });
+        Some(Self { stop, thread: Some(thread.ok()?) })
     }
 
-    /// Gives up, if it has not ended yet.
-    pub fn end(self) {
+    /// Ends it, and waits for that.
+    pub fn end(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if self.thread.join().is_err() {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that learns what is in the store ended in a panic");
         }
     }
 }
 
-fn learn(connection: &Connection, names: &Names, stop: &AtomicBool) -> Result<(), StorageError> {
-    let mut count = 0_usize;
-    let whole = read::names(connection, NamespaceId::ROOT, names.kind, |name| {
-        names.add_name(name.as_bytes());
-        count += 1;
-        !count.is_multiple_of(NAMES_AT_ONCE) || !stop.load(Ordering::Relaxed)
-    })
-    .map_err(failed)?;
-    if whole {
-        names.complete.store(true, Ordering::Release);
+impl Drop for Learning {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sqlite::{SqliteOptions, SqliteStorage};
+
+    fn key(name: u8) -> RowKey {
+        let name = Tag::from_bytes([name; 16]);
+        RowKey { namespace: NamespaceId::ROOT, kind: Kind(1), name }
+    }
+
+    #[test]
+    fn nothing_is_told_before_everything_is_known_or_after_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.db");
+        drop(SqliteStorage::open(&path, SqliteOptions::default()).unwrap());
+        let connection = file::connect_to_read(&path).unwrap();
+        let names = Names::new(Kind(1));
+        names.add_name(&[1; 16]);
+        let lacking = || [1, 2].map(|name| names.lack(&key(name)));
+        assert_eq!(lacking(), [false, false]);
+        names.learn(&connection, &AtomicBool::new(false)).unwrap();
+        assert_eq!(lacking(), [false, true]);
+        names.close();
+        assert_eq!(lacking(), [false, false]);
+        names.learn(&connection, &AtomicBool::new(false)).unwrap();
+        assert_eq!(lacking(), [false, false], "closed for good");
+    }
+
+    #[test]
+    fn what_could_not_be_learned_whole_is_not_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.db");
+        drop(SqliteStorage::open(&path, SqliteOptions::default()).unwrap());
+        let writer = file::connect_to_write(&path).unwrap();
+        let insert = "INSERT INTO record (namespace, kind, name, parent, rev, term, labels, sealed)
+            VALUES (0, 1, ?1, zeroblob(16), 1, 1, x'', x'')";
+        for n in 0..NAMES_AT_ONCE as u128 {
+            writer.execute(insert, [n.to_be_bytes()]).unwrap();
+        }
+        let connection = file::connect_to_read(&path).unwrap();
+        let stopped = Names::new(Kind(1));
+        stopped.learn(&connection, &AtomicBool::new(true)).unwrap();
+        assert!(!stopped.lack(&key(2)));
+        // A name that nobody could ask for is no reason to tell nothing.
+        writer.execute(insert, [[1_u8; 3]]).unwrap();
+        let whole = Names::new(Kind(1));
+        whole.learn(&connection, &AtomicBool::new(false)).unwrap();
+        assert!(
+            whole.lack(&key(2))
+                && (0..NAMES_AT_ONCE as u128).all(|n| {
+                    let name = Tag::from_bytes(n.to_be_bytes());
+                    !whole.lack(&RowKey { name, ..key(0) })
+                })
+        );
+        // And a file that fails.
+        writer.execute_batch("DROP TABLE record").unwrap();
+        let failed = Names::new(Kind(1));
+        assert!(failed.learn(&connection, &AtomicBool::new(false)).is_err());
+        assert!(!failed.lack(&key(2)));
+    }
 }

@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::crypto::keyring::Keyring;
-use crate::storage::Storage;
+use crate::storage::{Invalidation, Storage};
 use crate::types::id::RequestId;
 use crate::types::secret::SecretString;
 use crate::types::time::{Clock, Timestamp, Ttl};
@@ -90,6 +90,9 @@ pub enum Phase {
     Unsealed(Arc<Unsealed>),
 }
 
+/// Late changes that are not forgotten one by one.
+const LATE_CHANGES_MAX: usize = 64;
+
 /// The broker.
 pub struct Core {
     /// The store.
@@ -114,6 +117,9 @@ pub struct Core {
     pub started_at: Timestamp,
     /// Those that nobody waits for any more.
     pub outliving: Outliving,
+    /// What was committed on behalf of an unsealed time that was over by then: to the next one, as if
+    /// another node had done it.
+    pub late_changes: broadcast::Sender<Invalidation>,
     registry: Arc<Registry>,
     phase: ArcSwap<Phase>,
     phase_changes: watch::Sender<u64>,
@@ -137,6 +143,7 @@ impl Core {
             node: parts.node,
             in_flight: InFlight::default(),
             outliving: Outliving::default(),
+            late_changes: broadcast::Sender::new(LATE_CHANGES_MAX),
             registry: Arc::new(parts.registry),
             phase: ArcSwap::from_pointee(phase),
             phase_changes: watch::Sender::new(0),

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
 use crate::crypto::blind::{BlindKey, Purpose, Tag};
@@ -217,9 +218,10 @@ pub trait KeyringSource: Send + Sync + 'static {
 /// What becomes of the answer that a record is not there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absence {
-    /// The store is asked each time.
+    /// The store is asked each time: on what is not there rests that nothing is to be done, such as a
+    /// removal.
     Asked,
-    /// It is kept as records are, until it is written.
+    /// It is kept as records are, until one is written.
     Remembered,
 }
 
@@ -230,6 +232,7 @@ pub struct Records {
     blind: BlindKey,
     cache: Arc<RecordCache>,
     sequence: AtomicU64,
+    late: Arc<OnceLock<broadcast::Sender<Invalidation>>>,
     source: OnceLock<Arc<dyn KeyringSource>>,
 }
 
@@ -244,6 +247,7 @@ impl Records {
             blind,
             cache: Arc::new(RecordCache::new(cache_bytes)),
             sequence: AtomicU64::new(0),
+            late: Arc::default(),
             source: OnceLock::new(),
         }
     }
@@ -266,6 +270,13 @@ impl Records {
     /// Puts another keyring in force: one with a further term, or without an old one.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         self.keyring.store(keyring);
+    }
+
+    /// From now on others have the store open with these keys, and `heard_by` is told what is committed
+    /// here all the same.
+    pub fn is_over(&self, heard_by: broadcast::Sender<Invalidation>) {
+        // Once is enough.
+        let _ = self.late.set(heard_by);
     }
 
     /// Says where newer keyrings come from. Once; without it, this process is the only one to rotate.
@@ -343,7 +354,9 @@ impl Records {
 
     async fn find(&self, at: &FullName, absence: Absence) -> Result<Option<Record>, CoreError> {
         let key = self.key(at);
-        if let Some(known) = self.cache.get(&key) {
+        if let Some(known) = self.cache.get(&key)
+            && (known.is_some() || absence == Absence::Remembered)
+        {
             metrics::counter!("leasehold_cache_hits_total").increment(1);
             return Ok(known);
         }

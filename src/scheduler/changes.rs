@@ -1,4 +1,5 @@
-//! Keeping up with the other nodes that share the store.
+//! Keeping up with the other nodes that share the store, and with what requests from before the last
+//! seal still commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use crate::storage::{Invalidation, Kind, RowKey};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Forgets what other nodes changed, for as long as it is let.
+/// Forgets what others changed, for as long as it is let.
 pub(super) async fn follow(core: Arc<Core>, unsealed: Arc<Unsealed>) {
-    let mut changes = core.storage.invalidations();
+    let (mut changes, mut late) = (core.storage.invalidations(), core.late_changes.subscribe());
     // What changed between unsealing and listening has not been heard of.
     let mut first = Some(Invalidation::Everything);
     let mut owed: Option<Owed> = None;
@@ -32,6 +33,7 @@ pub(super) async fn follow(core: Arc<Core>, unsealed: Arc<Unsealed>) {
                     Err(RecvError::Lagged(_)) => Some(Invalidation::Everything),
                     Err(RecvError::Closed) => return,
                 },
+                heard = late.recv() => Some(heard.unwrap_or(Invalidation::Everything)),
                 Some(()) = due(owed.as_ref()) => None,
             },
         };

@@ -413,3 +413,41 @@ async fn what_could_not_be_taken_over_from_another_node_is_tried_again() {
     until(|| there.unsealed.mounts.at("late/").is_some()).await;
     scheduler.shutdown().await;
 }
+
+/// A request that outlives its unsealed time writes as another node would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_after_a_seal_is_heard_of_after_the_next_unseal() {
+    use crate::support::core::here;
+    use crate::support::wire::soon;
+    use leasehold::core::policy::PolicyName;
+
+    let (_directory, storage) = sqlite();
+    let setup = TestSetup { registry: Targets::new().registry(), ..TestSetup::new() };
+    let TestCore { core, unsealed: before, guard, share, .. } =
+        TestCore::start_on(storage, setup).await;
+    let scheduler = Scheduler::start(core.clone(), guard);
+    // Its end waits for the one who holds on to it.
+    let sealing = tokio::spawn(core.begin_seal().await.unwrap().finished());
+    core.unseal(&share, &here()).await.unwrap();
+    let after = core.unsealed().unwrap();
+    let name = PolicyName::parse("late").unwrap();
+    let known = async || after.policies.exists(&name).await.unwrap();
+    // Until the tasks of the new time have begun, everything may be forgotten once more.
+    for _ in 0..20 {
+        assert!(!known().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let text = r#"path "kv/x" { capabilities = ["read"] }"#.to_owned();
+    before.policies.set(&name, text, core.clock.now(), None).await.unwrap();
+    soon(async {
+        while !known().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    drop(before);
+    assert!(sealing.await.unwrap());
+    assert!(known().await);
+    drop(after);
+    scheduler.shutdown().await;
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
 use crate::crypto::blind::Tag;
-use crate::storage::{Change, Committed, Expect, Row, RowKey, StorageError};
+use crate::storage::{Change, Committed, Expect, Invalidation, Row, RowKey, StorageError};
 use crate::types::secret::SecretBytes;
 use crate::types::time::Timestamp;
 
@@ -77,12 +77,17 @@ impl Records {
         changes: Vec<Change>,
         touched: Vec<(RowKey, After)>,
     ) -> Result<Committed, StorageError> {
-        let (storage, cache) = (self.storage.clone(), self.cache.clone());
+        let (storage, cache, late) = (self.storage.clone(), self.cache.clone(), self.late.clone());
         let work = async move {
             let noted: Vec<u64> = touched.iter().map(|(key, _)| cache.epoch(key)).collect();
             fail_point("records.before_commit");
             let result = storage.commit(changes).await;
             fail_point("records.after_commit");
+            if let Some(late) = late.get() {
+                let keys = touched.iter().map(|(key, _)| *key).collect();
+                // Nobody listens while it is sealed; whoever begins to forgets everything.
+                let _ = late.send(Invalidation::Rows(keys));
+            }
             for ((key, after), noted) in touched.into_iter().zip(noted) {
                 match after {
                     // The outcome of a broken connection is unknown.

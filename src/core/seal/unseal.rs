@@ -145,6 +145,8 @@ impl Core {
     /// ([`Sealing::finished`]). `None` when the server was not unsealed.
     pub async fn begin_seal(self: &Arc<Self>) -> Option<Sealing> {
         if let Ok(unsealed) = self.unsealed() {
+            // Before anybody can unseal it again.
+            unsealed.records.is_over(self.late_changes.clone());
             let note = async {
                 time_seen::note(&unsealed, self.clock.now(), Ttl::ZERO).await?;
                 self.note_audit_heads(&unsealed).await?;

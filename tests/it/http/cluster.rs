@@ -98,6 +98,32 @@ async fn a_policy_that_was_asked_for_in_vain_counts_once_it_is_written() {
 }
 
 #[tokio::test]
+async fn a_policy_is_removed_by_a_node_that_has_not_heard_of_it_yet() {
+    let world = on_postgres().await;
+    let other = world.broker.beside().await;
+    let (here, there) = (world.broker.root(), other.root());
+    let name = unique("new");
+    let made = here.write("auth/token/create", json!({ "policies": [name] })).await.ok();
+    let token = made["auth"]["client_token"].as_str().unwrap();
+    let caller = other.root().with_token(token);
+    let policy = format!("sys/policies/acl/{name}");
+    for _ in 0..10 {
+        // Now the other node knows that there is none.
+        assert_eq!(caller.read("kv/x").await.status, 403);
+        here.write(&policy, json!({ "policy": r#"path "kv/x" { capabilities = ["read"] }"# }))
+            .await
+            .ok();
+        there.delete(&policy).await.ok();
+        soon(async {
+            while here.read(&policy).await.status != 404 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_quota_made_here_counts_there() {
     let world = on_postgres().await;
     let other = world.broker.beside().await;

@@ -271,9 +271,11 @@ fn a_seed_plays_the_same_each_time() {
         passed += trace.len();
         traces.insert(trace);
     }
-    assert!(passed > 10 * played, "{passed} of {played}");
     // The shortest schedules do nothing, or the same.
-    assert!(traces.len() > played / 2, "{} of {played} differ", traces.len());
+    if played >= 10 {
+        assert!(passed > 10 * played, "{passed} of {played}");
+        assert!(traces.len() > played / 2, "{} of {played} differ", traces.len());
+    }
 }
 
 /// The check itself: it finds a credential that no lease names, and one that was lost.

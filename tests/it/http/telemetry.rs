@@ -83,6 +83,10 @@ async fn what_operators_watch_is_measured() {
     }
 }
 
+/// Of so many rounds the best one counts: every few seconds there is work in the background, which asks
+/// the store as well.
+const ROUNDS: usize = 4;
+
 /// On SQLite. A start-up storm is made of them.
 #[tokio::test]
 async fn workloads_that_come_for_the_first_time_ask_the_store_nothing() {
@@ -111,13 +115,17 @@ async fn workloads_that_come_for_the_first_time_ask_the_store_nothing() {
         }
     })
     .await;
-    let before = metrics(&world).await;
-    for _ in 0..FIRST_TIMES {
-        comes(&unique("later")).await;
+    let mut least = f64::MAX;
+    for _ in 0..ROUNDS {
+        let before = metrics(&world).await;
+        for _ in 0..FIRST_TIMES {
+            comes(&unique("later")).await;
+        }
+        let after = metrics(&world).await;
+        least = least.min(asked(&after) - asked(&before));
+        assert!(told(&after) >= told(&before) + f64::from(FIRST_TIMES), "{after}");
     }
-    let after = metrics(&world).await;
-    assert_eq!(asked(&after), asked(&before), "{after}");
-    assert!(told(&after) >= told(&before) + f64::from(FIRST_TIMES), "{after}");
+    assert_eq!(least, 0.0, "questions to the store");
 
     // Somebody says something about the next one, which then is looked for, and found.
     let accessor = root.read("sys/auth").await.ok()["data"]["cert/"]["accessor"].clone();
@@ -134,18 +142,6 @@ async fn workloads_that_come_for_the_first_time_ask_the_store_nothing() {
     let entity = format!("identity/entity/id/{}", entity["data"]["id"].as_str().unwrap());
     root.write(&entity, json!({ "disabled": false })).await.ok();
     workload.read("secret/data/m").await.ok();
-}
-
-#[tokio::test]
-async fn metrics_are_open_only_where_the_configuration_says_so() {
-    let world = shared().await;
-    assert_eq!(world.broker.nobody().read("sys/metrics").await.status, 403);
-    let tables = "[telemetry]\nunauthenticated_metrics = true\n".to_owned();
-    let broker = Broker::ready(Setup { tables, ..Setup::default() }).await;
-    let open = broker.nobody().read("sys/metrics").await;
-    assert!(open.status == 200 && open.body.contains("leasehold_requests_total"), "{}", open.body);
-    let format = broker.nobody().read("sys/metrics?format=xml").await;
-    assert!(format.error(400).contains("format"), "{}", format.body);
 }
 
 /// Requests that come again and again find what they need in memory, and ask the store only to change it.
@@ -170,21 +166,31 @@ async fn what_comes_again_asks_the_store_nothing_but_to_change() {
         // The first one makes directories and finds what is to be known; the second one finds both.
         request().await;
         request().await;
-        let before = metrics(&world).await;
-        for _ in 0..TIMES {
-            request().await;
+        let mut least = [f64::MAX; 4];
+        for _ in 0..ROUNDS {
+            let before = metrics(&world).await;
+            for _ in 0..TIMES {
+                request().await;
+            }
+            let after = metrics(&world).await;
+            for (least, op) in least.iter_mut().zip(["get", "list", "labelled", "commit"]) {
+                let label = format!("op=\"{op}\"");
+                let count = |text: &str| sum(text, "leasehold_storage_seconds_count", &label);
+                *least = least.min(count(&after) - count(&before));
+            }
         }
-        let after = metrics(&world).await;
-        let asked = |op: &str| {
-            let label = format!("op=\"{op}\"");
-            let count = |text: &str| sum(text, "leasehold_storage_seconds_count", &label);
-            count(&after) - count(&before)
-        };
-        // Jobs in the background ask otherwise, and commit now and then.
-        for op in ["get", "list", "labelled"] {
-            assert_eq!(asked(op), 0.0, "{what}: {op}");
-        }
-        let (least, committed) = (f64::from(commits * TIMES), asked("commit"));
-        assert!((least..=least + 2.0).contains(&committed), "{what}: {committed} commits");
+        assert_eq!(least, [0.0, 0.0, 0.0, f64::from(commits * TIMES)], "{what}");
     }
+}
+
+#[tokio::test]
+async fn metrics_are_open_only_where_the_configuration_says_so() {
+    let world = shared().await;
+    assert_eq!(world.broker.nobody().read("sys/metrics").await.status, 403);
+    let tables = "[telemetry]\nunauthenticated_metrics = true\n".to_owned();
+    let broker = Broker::ready(Setup { tables, ..Setup::default() }).await;
+    let open = broker.nobody().read("sys/metrics").await;
+    assert!(open.status == 200 && open.body.contains("leasehold_requests_total"), "{}", open.body);
+    let format = broker.nobody().read("sys/metrics?format=xml").await;
+    assert!(format.error(400).contains("format"), "{}", format.body);
 }

@@ -79,6 +79,11 @@ const KIND: FieldSpec = field("type", FieldKind::Text, "Its kind.");
 const STATE: &[FieldSpec] = &[
     field("audit", FieldKind::Objects(&[KIND]), "The audit's sinks."),
     field("cluster_name", FieldKind::Text, "As clients see it."),
+    field(
+        "node_name",
+        FieldKind::Text,
+        "What tells it from others that share the store; empty for the default.",
+    ),
     field("default_lease_ttl", FieldKind::Duration, "Of what asks for none."),
     field("disable_mlock", FieldKind::Boolean, "Whether memory may be swapped out."),
     field("enable_ui", FieldKind::Boolean, "Always false."),

@@ -90,7 +90,7 @@ pub enum Phase {
     Unsealed(Arc<Unsealed>),
 }
 
-/// Late changes that are not forgotten one by one.
+/// Late changes that are told one by one; of more, that there were some.
 const LATE_CHANGES_MAX: usize = 64;
 
 /// The broker.

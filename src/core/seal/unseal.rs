@@ -145,8 +145,6 @@ impl Core {
     /// ([`Sealing::finished`]). `None` when the server was not unsealed.
     pub async fn begin_seal(self: &Arc<Self>) -> Option<Sealing> {
         if let Ok(unsealed) = self.unsealed() {
-            // Before anybody can unseal it again.
-            unsealed.records.is_over(self.late_changes.clone());
             let note = async {
                 time_seen::note(&unsealed, self.clock.now(), Ttl::ZERO).await?;
                 self.note_audit_heads(&unsealed).await?;
@@ -162,7 +160,11 @@ impl Core {
         }
         fail_point("seal.noted");
         let before = self.seal.keys.forget(|| match &*self.phase() {
-            Phase::Unsealed(_) => Some(self.set_phase(Phase::Sealed)),
+            Phase::Unsealed(unsealed) => {
+                // Before anybody can unseal it again.
+                unsealed.records.is_over(self.late_changes.clone());
+                Some(self.set_phase(Phase::Sealed))
+            }
             Phase::Sealed | Phase::Uninitialized => None,
         })?;
         let Phase::Unsealed(unsealed) = &*before else { return None };

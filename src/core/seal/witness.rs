@@ -61,7 +61,7 @@ impl fmt::Display for Verdict {
             Self::AuditLost { sinks } => write!(
                 f,
                 "the audit ({}) does not go on from where the store saw it, so nothing shows that \
-                 the store was not put back",
+                 the store was not put back; or another node has this node's name",
                 sinks.join(", ")
             ),
             Self::AuditPartlyLost { sinks } => {
@@ -170,7 +170,8 @@ impl Core {
         if ours.is_some() && noted != ours {
             // When either is unsealed again, its audit will not go on from what the other has noted.
             let message = format!(
-                "another node that shares the store is called {:?} too: set node_name on both",
+                "the store's note of this node's audit is not what this node wrote: another node is \
+                 called {:?} too (node_name), or the store was put back while this one ran",
                 self.seal.node_name
             );
             self.report("node_name_shared", &message).await;

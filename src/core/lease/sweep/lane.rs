@@ -29,6 +29,7 @@ const BACK_MILLIS_MIN: i64 = 5_000;
 /// Slices of a second that the rate is kept in.
 const SLICES_PER_SEC: u32 = 20;
 const SLICE: Duration = Duration::from_millis(50);
+const _: () = assert!(SLICE.as_millis() * SLICES_PER_SEC as u128 == 1000);
 
 /// One target's queue.
 #[derive(Default)]

@@ -286,6 +286,13 @@ async fn nodes_of_one_name_are_told_apart_before_it_does_harm() {
     work(&second, 0..2).await;
     let_heads_settle(&second).await;
     assert_eq!(told(), 2);
+    // One that comes later finds a note that it cannot have written.
+    let place = Place::new();
+    let late = shares(&url, &place, "twin").await;
+    late.unseal(&keys).await.unwrap();
+    let hold = late.unsealed().leases.hold().expect("its log is not the one that was noted");
+    assert!(hold.reason.contains("another node has this node's name"), "{}", hold.reason);
+    place.stop(late).await;
     for (place, node) in places.iter().zip([first, second]) {
         place.stop(node).await;
     }

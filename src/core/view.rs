@@ -81,15 +81,15 @@ impl View {
         self.get_record(name).await?.as_ref().map(entry).transpose()
     }
 
-    /// One value that has a default, as by [`Records::get_defaulted`].
+    /// One value, or its default where it is not there, as by [`Records::get_defaulted`].
     ///
     /// # Errors
     /// As [`View::get`].
-    pub async fn get_defaulted<T: DeserializeOwned>(
+    pub async fn get_defaulted<T: DeserializeOwned + Default>(
         &self,
         name: &str,
-    ) -> Result<Option<Entry<T>>, CoreError> {
-        self.get_record_defaulted(name).await?.as_ref().map(entry).transpose()
+    ) -> Result<T, CoreError> {
+        self.get_record_defaulted(name).await?.map_or_else(|| Ok(T::default()), |it| it.decode())
     }
 
     /// The record of one value that has a default, without parsing its body.

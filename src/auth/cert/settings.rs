@@ -22,12 +22,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) async fn stored(ctx: &EngineContext<'_>) -> Result<Self, CoreError> {
-        Ok(ctx
-            .view
-            .get_defaulted::<Self>(CONFIG)
-            .await?
-            .map(|entry| entry.value)
-            .unwrap_or_default())
+        ctx.view.get_defaulted(CONFIG).await
     }
 
     pub(super) async fn update(ctx: &EngineContext<'_>, fields: &Fields) -> Result<(), CoreError> {

@@ -117,26 +117,24 @@ impl Core {
         let verdict = judge(sequence, &heads, &noted.map(|e| e.value).unwrap_or_default());
         match &verdict {
             Verdict::Sound => {}
-            Verdict::AuditPartlyLost { .. } => {
-                self.report("audit_behind", &verdict.to_string()).await
-            }
+            Verdict::AuditPartlyLost { .. } => self.report("audit_behind", &verdict).await,
             Verdict::AuditLost { .. } => {
                 unsealed.leases.set_hold(verdict.to_string()).await?;
-                self.report("audit_behind", &verdict.to_string()).await;
+                self.report("audit_behind", &verdict).await;
             }
             Verdict::StoreBehind { .. } => {
                 unsealed.leases.set_hold(verdict.to_string()).await?;
-                self.report("store_behind", &verdict.to_string()).await;
+                self.report("store_behind", &verdict).await;
             }
         }
         self.audit.observe_store_sequence(sequence);
         Ok(())
     }
 
-    async fn report(&self, event: &'static str, message: &str) {
+    async fn report(&self, event: &'static str, message: &impl fmt::Display) {
         metrics::counter!("leasehold_witness_failures_total", "event" => event).increment(1);
         tracing::error!(event, "{message}");
-        let detail = json!({ "message": message });
+        let detail = json!({ "message": message.to_string() });
         if let Err(error) = self.audit.record_event(event, &detail).await {
             tracing::error!(%error, "the audit did not take this");
         }

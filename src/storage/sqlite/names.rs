@@ -131,17 +131,13 @@ impl Learning {
         let stop = Arc::new(AtomicBool::new(false));
         let (path, told) = (path.to_owned(), stop.clone());
         let learn = move || {
-            let learned =
-                file::connect_to_read(&path).and_then(|connection| names.learn(&connection, &told));
-            if let Err(error) = learned {
-                tracing::warn!(%error, "what is not in the store is looked for in its file");
-            }
+            file::connect_to_read(&path)
+                .and_then(|connection| names.learn(&connection, &told))
+                .unwrap_or_else(|error| unlearned(&error));
         };
         let thread = Builder::new().name("store-names".to_owned()).spawn(learn);
-        let thread = thread.inspect_err(|error| {
-            tracing::warn!(%error, "what is not in the store is looked for in its file");
-        });
-        Some(Self { stop, thread: Some(thread.ok()?) })
+        let thread = thread.inspect_err(unlearned).ok()?;
+        Some(Self { stop, thread: Some(thread) })
     }
 
     /// Ends it, and waits for that.
@@ -151,6 +147,10 @@ impl Learning {
             tracing::error!("the thread that learns what is in the store ended in a panic");
         }
     }
+}
+
+fn unlearned(error: &impl std::fmt::Display) {
+    tracing::warn!(%error, "what is not in the store is looked for in its file");
 }
 
 impl Drop for Learning {
@@ -169,11 +169,17 @@ mod tests {
         RowKey { namespace: NamespaceId::ROOT, kind: Kind(1), name }
     }
 
-    #[test]
-    fn nothing_is_told_before_everything_is_known_or_after_the_end() {
+    /// The path of a store with nothing in it, and its directory.
+    fn empty() -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s.db");
         drop(SqliteStorage::open(&path, SqliteOptions::default()).unwrap());
+        (directory, path)
+    }
+
+    #[test]
+    fn nothing_is_told_before_everything_is_known_or_after_the_end() {
+        let (_directory, path) = empty();
         let connection = file::connect_to_read(&path).unwrap();
         let names = Names::new(Kind(1));
         names.add_name(&[1; 16]);
@@ -189,9 +195,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_learned_whole_is_not_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s.db");
-        drop(SqliteStorage::open(&path, SqliteOptions::default()).unwrap());
+        let (_directory, path) = empty();
         let writer = file::connect_to_write(&path).unwrap();
         let insert = "INSERT INTO record (namespace, kind, name, parent, rev, term, labels, sealed)
             VALUES (0, 1, ?1, zeroblob(16), 1, 1, x'', x'')";

@@ -87,8 +87,7 @@ impl Pace {
     pub(super) async fn wait(&mut self, clock: &dyn Clock) {
         let Some(mut over_at) = self.over_at else { return std::future::pending().await };
         // With a low rate, slices without any come between.
-        let missing = SLICES_PER_SEC.saturating_sub(self.rest).div_ceil(self.per_sec);
-        let slices = missing.max(1);
+        let slices = SLICES_PER_SEC.saturating_sub(self.rest).div_ceil(self.per_sec);
         over_at += SLICE * (slices - 1);
         let left = over_at.saturating_sub(clock.monotonic());
         // A timer would take another moment, which whoever asks anew each time would wait for each time.

@@ -82,7 +82,7 @@ impl Settings {
 
 /// The settings of the mount.
 pub(super) async fn load(ctx: &EngineContext<'_>) -> Result<Settings, CoreError> {
-    Ok(ctx.view.get_defaulted(CONFIG).await?.map(|entry| entry.value).unwrap_or_default())
+    ctx.view.get_defaulted(CONFIG).await
 }
 
 pub(super) async fn read(ctx: &EngineContext<'_>) -> Result<Reply, CoreError> {
